@@ -289,6 +289,7 @@ fn policy(settings: &Settings) -> Policy {
         allowed_bridges: settings.links.allowed_bridges.clone(),
         mtu: settings.links.mtu,
         default_group: settings.filters.default_group,
+        connections: settings.filters.connections,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nicd::kernel::linux::{ExecContext, Linux};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::{Mac, PortId, names};
-use nicd::plan::filter::{Filter, Guard, PortFilter};
+use nicd::plan::filter::{Filter, Guard, PortFilter, PortFilters};
 use nicd::plan::{IndexFilter, Op};
 use nix::sys::signal::Signal;
 use uuid::Uuid;
@@ -64,7 +64,8 @@ pub fn elements(table: &mut Table, effort: Effort) {
         let mut sample = Sample::default();
         Place::new(&format!("elements-{ports}")).inside(|| {
             let (mut host, mut context) = (Linux::default().open().expect("a kernel"), ExecContext::default());
-            host.keep_filters((0..ports).map(port_filter).collect()).expect("the table");
+            host.keep_filters(PortFilters { ports: (0..ports).map(port_filter).collect(), ..PortFilters::default() })
+                .expect("the table");
             let PortFilter { port, index, filter } = port_filter(ports);
             let set = |filter| Op::SetFilter { port, filter, before_device: true };
             let there = set(Some(IndexFilter { index, filter }));

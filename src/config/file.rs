@@ -62,6 +62,7 @@ pub(super) struct Limits {
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Filters {
     pub default_group: Option<bool>,
+    pub connections: Option<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]

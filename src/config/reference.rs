@@ -188,14 +188,24 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "filters",
         about: "How the connections of guests are restricted.",
-        keys: &[key(
-            "default_group",
-            Some("false"),
-            "true",
-            Reload,
-            "Whether each project has a security group named default, made on its first use, for ports that name none: it lets out \
-             everything, and in only what comes from its own ports. Otherwise such ports are in no group.",
-        )],
+        keys: &[
+            key(
+                "default_group",
+                Some("false"),
+                "true",
+                Reload,
+                "Whether each project has a security group named default, made on its first use, for ports that name none: it lets \
+                 out everything, and in only what comes from its own ports. Otherwise such ports are in no group.",
+            ),
+            key(
+                "connections",
+                Some("65536"),
+                "20000",
+                Restart,
+                "How many connections a port in security groups may have at a time, so that one guest cannot fill the kernel's table of \
+                 connections, which is all guests': 16 to 10000000. What would begin another one is dropped, and counted as group.",
+            ),
+        ],
     },
     Section {
         name: "guest",

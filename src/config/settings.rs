@@ -107,6 +107,8 @@ pub struct LimitSettings {
 pub struct FilterSettings {
     /// Whether each project has a security group of its own, for ports that name none.
     pub default_group: bool,
+    /// How many connections a port in security groups may have at a time.
+    pub connections: u32,
 }
 
 /// `[guest]`: defaults for guests of a subnet without its own settings.
@@ -176,12 +178,14 @@ impl Settings {
             ("socket.max_connections", socket.max_connections != self.socket.max_connections),
             ("socket.root_reserve", socket.root_reserve != self.socket.root_reserve),
             ("store.dir", store != self.store),
+            ("filters.connections", filters.connections != self.filters.connections),
             ("log.format", log.format != self.log.format),
             ("metrics.listen", metrics != self.metrics),
             ("dbus.enabled", dbus.enabled != self.dbus.enabled),
             ("dbus.address", dbus.address != self.dbus.address),
         ];
-        (self.links, self.limits, self.filters, self.guest) = (links, limits, filters, guest);
+        (self.links, self.limits, self.guest) = (links, limits, guest);
+        self.filters.default_group = filters.default_group;
         self.log.level = log.level;
         fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -195,7 +199,10 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
         links: links_as_used(links)?,
         limits: limits_as_used(limits)?,
-        filters: FilterSettings { default_group: filters.default_group.unwrap_or(false) },
+        filters: FilterSettings {
+            default_group: filters.default_group.unwrap_or(false),
+            connections: number("filters.connections", filters.connections, 65_536, 16, 10_000_000)?,
+        },
         guest: guest_as_used(guest)?,
         log: log_as_used(log)?,
         metrics: metrics_as_used(metrics)?,

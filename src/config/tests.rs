@@ -39,6 +39,7 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         requests = "off"
         [filters]
         default_group = true
+        connections = 20000
         [guest]
         dns_nameservers = ["192.0.2.1", "2001:db8::1"]
         domain = "cloud.example"
@@ -197,7 +198,7 @@ fn the_reference_says_which_keys_need_a_restart_and_its_examples_are_right() {
             assert_eq!(restart.contains(key.name), key.applies == reference::Applies::Restart, "{}.{}", section.name, key.name);
         }
     }
-    assert_eq!(restart.len(), 11);
+    assert_eq!(restart.len(), 12);
 }
 
 #[test]

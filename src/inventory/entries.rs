@@ -22,6 +22,7 @@ use super::flapping::{BridgeRepairs, Flapping};
 use super::leases::{PortLease, Responder};
 use super::neighbours::{Conflict, Neighbours};
 use super::open::Open;
+use super::profiles::Profiles;
 use super::retry::Retry;
 use super::telling::Telling;
 use super::wakeups::Wakeups;
@@ -36,6 +37,10 @@ pub struct Inventory {
     pub bridges: HashMap<String, BTreeSet<NetworkId>>,
     /// Which networks are on one link.
     pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
+    /// The zones of conntrack that networks have.
+    pub(super) zones: BTreeSet<u16>,
+    /// The sets of security groups that ports are in.
+    pub profiles: Profiles,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub groups: BTreeMap<GroupId, GroupEntry>,
     /// Which group a rule is of.
@@ -103,6 +108,8 @@ pub struct NetworkEntry {
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
     pub repairs: BridgeRepairs,
+    /// The zone of conntrack that its connections are in.
+    pub zone: u16,
     pub segment: Segment,
     /// When its existing bridge was last looked at for a request.
     pub looked: Option<Instant>,

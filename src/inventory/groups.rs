@@ -111,6 +111,7 @@ impl Inventory {
 
     /// Notes that a port is in its groups.
     pub(super) fn join_groups(&mut self, port: &Port) {
+        self.profiles.join(&port.groups);
         for group in &port.groups {
             if let Some(entry) = self.groups.get_mut(group) {
                 entry.ports.insert(port.id);
@@ -120,6 +121,7 @@ impl Inventory {
 
     /// Notes that a port is no longer in its groups.
     pub(super) fn leave_groups(&mut self, port: &Port) {
+        self.profiles.leave(&port.groups);
         for group in &port.groups {
             if let Some(entry) = self.groups.get_mut(group) {
                 entry.ports.remove(&port.id);

@@ -15,7 +15,8 @@ use crate::model::{
     SubnetId, TapMake,
 };
 use crate::plan::{
-    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, GuestSettings, LinkState, Observed, Route, Speaks, TokenBucket,
+    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Filter, GuestSettings, LinkState, Observed, Route, Speaks,
+    TokenBucket,
 };
 
 pub mod adverts;
@@ -33,6 +34,7 @@ pub mod leftovers;
 mod monitors;
 pub mod neighbours;
 mod open;
+mod profiles;
 pub mod retry;
 mod segments;
 pub mod speaking;
@@ -78,8 +80,9 @@ impl Inventory {
         let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
-        let entry =
-            NetworkEntry { subnets: BTreeSet::new(), ports: BTreeSet::new(), claim, repairs, segment, looked: None, record };
+        let zone = self.take_zone(record.id);
+        let (subnets, ports) = (BTreeSet::new(), BTreeSet::new());
+        let entry = NetworkEntry { subnets, ports, claim, repairs, zone, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
     }
 
@@ -88,6 +91,7 @@ impl Inventory {
         self.fought_bridges.remove(&id);
         self.open.closed(id);
         let Some(entry) = self.networks.remove(&id) else { return };
+        self.zones.remove(&entry.zone);
         if let Some(networks) = self.segments.get_mut(&entry.segment) {
             networks.remove(&id);
             if networks.is_empty() {
@@ -643,7 +647,7 @@ impl Inventory {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
-            filter: Some(filters::filter(port, network, self.served(port))),
+            filter: Some(Filter { groups: self.in_groups(port, network), ..filters::filter(port, network, self.served(port)) }),
             alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             monitor: self.monitor_of(port).cloned(),

@@ -262,7 +262,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::CreateBridge { .. } | Op::CreateVlan { .. } => Request::Create,
         Op::CreateTap { .. } | Op::CreateVeth { .. } | Op::CreateVlanNic { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
-        Op::SetFilter { .. } => Request::Filter,
+        Op::SetFilter { .. } | Op::SetProfiles { .. } => Request::Filter,
         Op::SetBridge { .. } | Op::SetVlan { .. } | Op::Configure { .. } => Request::Link,
         Op::AdoptUplink { .. } | Op::ReleaseUplink { .. } => Request::Link,
         // No kernel is asked for these.

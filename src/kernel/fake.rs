@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
-use crate::plan::filter::{DeviceFilter, Filter, PortFilter};
+use crate::plan::filter::{DeviceFilter, Filter, PortFilters};
 use crate::plan::{
     Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange, LinkState, Op,
     PortVlan, Route, Switch, TapSeen, VlanChange, VlanProtocol, VlanTag,
@@ -1023,6 +1023,8 @@ impl World {
                 }
             }
             Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref())?,
+            // It has no packets that they could allow.
+            Op::SetProfiles { .. } => {}
             Op::CreateTap { index, name, queues, owner, .. } => {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {
@@ -1223,7 +1225,7 @@ impl Host for FakeHost {
         opened.map_err(|_| refused(OpErrorKind::Other, format!("opening {}", link.name)))
     }
 
-    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
+    fn keep_filters(&mut self, wanted: PortFilters) -> Result<bool, OpError> {
         // Its table is always there.
         drop(wanted);
         Ok(false)

@@ -20,10 +20,14 @@
 
 mod elements;
 mod expression;
+mod flows;
+mod group_rules;
 pub(super) mod log;
 mod proof;
 mod ruleset;
+mod shared;
 mod table;
+mod tracking;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,9 +35,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use self::elements::{Element, Set, Tagged};
+use self::elements::{Bridges, Element, Set, Tagged};
 use self::proof::Proof;
+use self::shared::Shared;
 use self::table::{Found, Table};
+use self::tracking::Stale;
 use super::answer::{Failure, Request};
 use super::message::{Message, text};
 use super::netns::NetnsAccess;
@@ -43,7 +49,7 @@ use crate::failpoints;
 use crate::model::PortId;
 use crate::model::names::FIRST_INDEX;
 use crate::plan::LinkState;
-use crate::plan::filter::{DeviceFilter, Dropped, Filter, PortFilter};
+use crate::plan::filter::{DeviceFilter, Dropped, Filter, PortFilter, PortFilters};
 use crate::telemetry::meters;
 use crate::threads;
 
@@ -73,8 +79,18 @@ struct State {
     unchecked: Option<String>,
     /// Whether it is being checked.
     checking: bool,
+    /// Whether the rules of groups are among them.
+    groups: bool,
+    /// How many connections a port in groups may have, if it was said.
+    connections: Option<u32>,
+    /// Why the kernel refuses them.
+    untracked: Option<Failure>,
     devices: BTreeMap<u32, Device>,
     ports: HashMap<PortId, u32>,
+    /// What the devices that are in groups have in common.
+    shared: Shared,
+    /// What conntrack may have connections of that are not allowed any more.
+    stale: Stale,
     /// What was counted for ports, across their devices.
     counted: HashMap<PortId, Counted>,
     /// What the table had dropped when its counters were last read.
@@ -129,15 +145,18 @@ struct Device {
 }
 
 impl Device {
-    /// What says what it may send.
-    fn filter(&self, index: u32) -> Vec<Element> {
-        elements::of(index, self.port, &self.filter)
+    /// What says what it may send. Where no connections are tracked, a device of a port in groups may send nothing, and is sent nothing.
+    fn filter(&self, index: u32, tracked: bool) -> Vec<Element> {
+        match self.filter.groups.is_some() && !tracked {
+            true => vec![elements::of_device(index, Set::Closed, elements::Does::Nothing)],
+            false => elements::of(index, self.port, &self.filter),
+        }
     }
 
     /// The same, with the counters that it has.
-    fn elements(&self, index: u32) -> Vec<Element> {
+    fn elements(&self, index: u32, tracked: bool) -> Vec<Element> {
         let counters = elements::counters(index, &self.dropped);
-        self.filter(index).into_iter().chain(counters).collect()
+        self.filter(index, tracked).into_iter().chain(counters).collect()
     }
 }
 
@@ -148,9 +167,12 @@ impl Filters {
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub(super) fn keep(&self, wanted: Vec<PortFilter>, access: NetnsAccess) -> Result<bool, Failure> {
+    pub(super) fn keep(&self, wanted: PortFilters, access: NetnsAccess) -> Result<bool, Failure> {
+        let PortFilters { ports: wanted, profiles, connections } = wanted;
         {
             let mut state = self.lock();
+            state.connections = connections.or(state.connections);
+            state.shared.set_profiles(profiles.into_iter().map(|(number, profile)| (number, Some(profile))).collect());
             if state.rules.is_none() {
                 state.read()?;
             }
@@ -165,7 +187,12 @@ impl Filters {
                     }
                 }
                 if state.proven {
-                    return Ok(false);
+                    // What profiles allow may have changed in the store alone, and no device may be in groups any more.
+                    return match (state.groups, state.shared.is_used()) {
+                        (false, false) => Ok(false),
+                        (true, false) => state.make().map(|()| false),
+                        _ => state.restore_in_a_few_tries().map(|changes| changes > 0),
+                    };
                 }
             }
         }
@@ -189,12 +216,14 @@ impl Filters {
         let has_read = read.is_ok();
         match read.and_then(|()| state.set(port, filter)) {
             // What needs no filter goes on without one.
-            Err(_) if !needed && (!has_read || state.filters_nothing()) => Ok(()),
+            Err(_) if !needed && (!has_read || state.filters_nothing()) => return Ok(()),
             Err(failure) if is_stale(&failure) && state.filters_nothing() => {
-                Err(failure.meaning(OpErrorKind::FiltersUnavailable))
+                return Err(failure.meaning(OpErrorKind::FiltersUnavailable));
             }
-            set => set,
+            set => set?,
         }
+        drop(state);
+        self.cut_narrowed()
     }
 
     /// Notes on ports' devices what they may send.
@@ -209,7 +238,9 @@ impl Filters {
             let _ = state.read();
         }
         for link in devices {
+            let untracked = |device: &Device| device.filter.groups.is_some() && !state.groups;
             link.filter = match (&state.rules, state.devices.get(&link.index)) {
+                (Some(Rules::Whole), Some(device)) if untracked(device) => DeviceFilter::Closed,
                 (Some(Rules::Whole), Some(device)) => DeviceFilter::Set { port: device.port, filter: device.filter.clone() },
                 (Some(Rules::Whole | Rules::Damaged), _) => DeviceFilter::Closed,
                 (Some(Rules::Refused(_)) | None, _) => DeviceFilter::Unavailable,
@@ -272,6 +303,7 @@ impl Filters {
     pub(super) fn forget(&self, indexes: impl IntoIterator<Item = u32>) {
         let gone: Vec<u32> = indexes.into_iter().filter(|index| *index >= FIRST_INDEX).collect();
         self.lock().remove(&gone);
+        self.cut_later();
     }
 
     /// Notes that nicd deletes a port's device: its counters end with it.
@@ -304,6 +336,8 @@ impl Filters {
             }
         }
         state.remove(&gone);
+        drop(state);
+        self.cut_later();
     }
 
     /// Whether an event came from this process's own change.
@@ -389,11 +423,12 @@ impl Filters {
 impl State {
     /// Reads the table. Elements that this process has not set become as they were read.
     fn read(&mut self) -> Result<(), Failure> {
-        let found = self.table().and_then(Table::read);
+        let found = self.found();
         match found {
             Ok(found) => {
                 self.rules = Some(if found.is_whole { Rules::Whole } else { Rules::Damaged });
                 self.proven |= found.is_whole && found.is_proven;
+                self.groups = found.is_whole && found.has_groups;
                 self.adopt(&found);
                 Ok(())
             }
@@ -401,16 +436,22 @@ impl State {
         }
     }
 
+    fn found(&mut self) -> Result<Found, Failure> {
+        let connections = self.connections();
+        self.table().and_then(|table| table.read(connections))
+    }
+
     /// Takes over what was read of others' devices, and what was counted.
     fn adopt(&mut self, found: &Found) {
         let others: Vec<u32> =
             self.devices.iter().filter(|(_, device)| device.origin == Origin::Found).map(|(index, _)| *index).collect();
         others.iter().for_each(|index| self.drop_device(*index));
+        let bridges = Bridges::of(&found.shared);
         for (index, elements) in &found.devices {
             let dropped = elements::counted(elements);
             if let Some(device) = self.devices.get_mut(index) {
                 device.dropped.raise(&dropped);
-            } else if let Some(Tagged { port, filter }) = elements::read_back(*index, elements)
+            } else if let Some(Tagged { port, filter }) = elements::read_back(*index, elements, &bridges)
                 && !self.ports.contains_key(&port)
             {
                 self.put_device(*index, Device { port, filter, dropped, origin: Origin::Found, absent: None });
@@ -432,14 +473,28 @@ impl State {
         Err(failure)
     }
 
-    /// Makes the table anew, with all elements, in one transaction.
+    /// Makes the table anew, with all elements, in one transaction. Where the kernel tracks no connections, devices of ports in groups
+    /// are closed.
     fn make(&mut self) -> Result<(), Failure> {
-        let elements: Vec<Element> = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        let proven = self.proven;
-        let made = self.transact(|table| table.make(&elements, proven));
+        let groups = self.shared.is_used();
+        let mut made = self.make_with(groups);
+        if groups && made.as_ref().is_err_and(is_stale) {
+            made = self.make_with(false);
+            if made.is_ok() {
+                // It says why.
+                return self.track().and_then(|()| self.restore().map(drop)).or(Ok(()));
+            }
+        }
+        made
+    }
+
+    fn make_with(&mut self, groups: bool) -> Result<(), Failure> {
+        let (elements, proven) = (self.elements(groups), self.proven);
+        let groups_of = groups.then(|| self.connections());
+        let made = self.transact(|table| table.make(&elements, proven, groups_of));
         match made {
             Ok(()) => {
-                self.rules = Some(Rules::Whole);
+                (self.rules, self.groups) = (Some(Rules::Whole), groups);
                 self.all_dropped = Dropped::default();
                 Ok(())
             }
@@ -450,9 +505,15 @@ impl State {
         }
     }
 
+    /// All elements that there are to be.
+    fn elements(&self, tracked: bool) -> Vec<Element> {
+        let shared = self.shared.elements().into_iter().filter(|_| tracked);
+        self.devices.iter().flat_map(|(index, device)| device.elements(*index, tracked)).chain(shared).collect()
+    }
+
     /// Restores what differs from the desired table; how many elements, or 1 for the table.
     fn restore(&mut self) -> Result<usize, Failure> {
-        let found = match self.table().and_then(Table::read) {
+        let found = match self.found() {
             Ok(found) => found,
             Err(failure) => return self.failed(failure),
         };
@@ -461,9 +522,13 @@ impl State {
             self.rules = Some(Rules::Damaged);
             return self.make().map(|()| 1);
         }
-        self.rules = Some(Rules::Whole);
-        let wanted = self.devices.iter().flat_map(|(index, device)| device.elements(*index)).collect();
-        let there = found.devices.into_values().flatten().filter(|element| element.set != Set::Logged).collect();
+        (self.rules, self.groups) = (Some(Rules::Whole), found.has_groups);
+        if self.shared.is_used() && self.track().is_ok() && !found.has_groups {
+            return self.restore();
+        }
+        let wanted = self.elements(self.groups);
+        let there = found.devices.into_values().flatten().chain(found.shared);
+        let there = there.filter(|element| element.set != Set::Logged).collect();
         let (gone, new) = elements::difference(there, wanted);
         if !gone.is_empty() || !new.is_empty() {
             self.transact(|table| table.change(&gone, &new))?;
@@ -484,6 +549,13 @@ impl State {
     }
 
     fn set(&mut self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
+        if filter.as_ref().is_some_and(|(_, filter)| filter.groups.is_some()) {
+            if self.rules != Some(Rules::Whole) {
+                self.restore_in_a_few_tries()?;
+            }
+            self.track()?;
+        }
+        let tracked = self.groups;
         let old = self.ports.get(&port).copied();
         let index = filter.as_ref().map(|(index, _)| *index);
         let taken = index.filter(|index| Some(*index) != old);
@@ -495,55 +567,68 @@ impl State {
         let wanted = filter.map(|(index, filter)| (index, Device { port, filter, dropped, origin: Origin::Set, absent: None }));
         let replaced: Vec<(u32, Device)> =
             old.into_iter().chain(taken).filter_map(|index| Some((index, self.devices.get(&index)?.clone()))).collect();
-        let before = replaced.iter().flat_map(|(index, device)| device.filter(*index)).collect();
-        let after = wanted.as_ref().map(|(index, device)| device.filter(*index)).unwrap_or_default();
+        let before = replaced.iter().flat_map(|(index, device)| device.filter(*index, tracked)).collect();
+        let after = wanted.as_ref().map(|(index, device)| device.filter(*index, tracked)).unwrap_or_default();
         let (mut gone, mut new) = elements::difference(before, after);
         gone.extend(counters);
         new.extend(
             wanted.iter().filter(|_| taken.is_some()).flat_map(|(index, device)| elements::counters(*index, &device.dropped)),
         );
+        self.shared.begin();
+        replaced.iter().for_each(|(index, _)| self.drop_device(*index));
+        wanted.clone().into_iter().for_each(|(index, device)| self.put_device(index, device));
+        let (shared_gone, shared_new) = self.shared.change();
+        if tracked {
+            gone.extend(shared_gone);
+            new.extend(shared_new);
+        }
         let changed = match self.rules {
             Some(Rules::Whole) if gone.is_empty() && new.is_empty() => Ok(()),
             Some(Rules::Whole) => self.transact(|table| table.change(&gone, &new)),
             // It is made below.
             _ => Err(Failure::system(Request::Filter, Errno::ENOENT)),
         };
-        if let Err(failure) = &changed
-            && !is_stale(failure)
-        {
+        let changed = match changed {
+            // Another program has changed the table, or a change was made whose answer was lost: it is compared as a whole.
+            Err(failure) if is_stale(&failure) => self.restore_in_a_few_tries().map(drop),
+            changed => changed,
+        };
+        let needs_groups = wanted.as_ref().is_some_and(|(_, device)| device.filter.groups.is_some());
+        let changed = match &self.untracked {
+            Some(failure) if changed.is_ok() && needs_groups => Err(failure.clone()),
+            _ => changed,
+        };
+        if changed.is_err() {
+            wanted.iter().for_each(|(index, _)| self.drop_device(*index));
+            replaced.into_iter().for_each(|(index, device)| self.put_device(index, device));
             return changed;
         }
-        replaced.iter().for_each(|(index, _)| self.drop_device(*index));
-        let index = wanted.map(|(index, device)| {
-            self.put_device(index, device);
-            index
-        });
-        if changed.is_ok() {
-            return Ok(());
-        }
-        // Another program has changed the table, or a change was made whose answer was lost: it is compared as a whole.
-        self.restore_in_a_few_tries().map(drop).inspect_err(|_| {
-            index.iter().for_each(|index| self.drop_device(*index));
-            replaced.into_iter().for_each(|(index, device)| self.put_device(index, device));
-        })
+        let after = wanted.as_ref().map(|(_, device)| &device.filter);
+        replaced.iter().for_each(|(_, device)| self.note_stale(Some(&device.filter), after));
+        Ok(())
     }
 
     fn remove(&mut self, indexes: &[u32]) {
         let counters = self.count(indexes);
         let devices: Vec<(u32, Device)> =
             indexes.iter().filter_map(|index| Some((*index, self.devices.get(index)?.clone()))).collect();
-        let mut gone: Vec<Element> = devices.iter().flat_map(|(index, device)| device.filter(*index)).collect();
+        let tracked = self.groups;
+        let mut gone: Vec<Element> = devices.iter().flat_map(|(index, device)| device.filter(*index, tracked)).collect();
         if gone.is_empty() && counters.as_ref().is_ok_and(Vec::is_empty) {
             return;
         }
+        self.shared.begin();
         for index in indexes {
             self.keep_counters(*index);
             self.drop_device(*index);
         }
+        let (shared, wider) = self.shared.change();
+        devices.iter().for_each(|(_, device)| self.note_stale(Some(&device.filter), None));
+        gone.extend(shared.into_iter().filter(|_| tracked));
         let removed = match self.rules {
             Some(Rules::Whole) => counters.and_then(|counters| {
                 gone.extend(counters);
-                self.transact(|table| table.change(&gone, &[]))
+                self.transact(|table| table.change(&gone, if tracked { &wider } else { &[] }))
             }),
             _ => Ok(()),
         };
@@ -562,9 +647,11 @@ impl State {
 
     /// Removes what there is of devices' elements.
     fn remove_found(&mut self, indexes: &[u32]) -> Result<(), Failure> {
-        let found = self.table().and_then(Table::read)?;
+        let found = self.found()?;
         let of = |index: &u32| found.devices.get(index).cloned().unwrap_or_default();
-        let gone: Vec<Element> = indexes.iter().flat_map(of).collect();
+        let wanted = self.shared.elements();
+        let shared = found.shared.iter().filter(|element| !wanted.contains(*element)).cloned();
+        let gone: Vec<Element> = indexes.iter().flat_map(of).chain(shared).collect();
         if gone.is_empty() { Ok(()) } else { self.transact(|table| table.change(&gone, &[])) }
     }
 
@@ -624,12 +711,14 @@ impl State {
 
     fn put_device(&mut self, index: u32, device: Device) {
         self.drop_device(index);
+        self.shared.insert(index, &device.filter);
         self.ports.insert(device.port, index);
         self.devices.insert(index, device);
     }
 
     fn drop_device(&mut self, index: u32) {
         if let Some(device) = self.devices.remove(&index) {
+            self.shared.remove(index, &device.filter);
             self.ports.remove(&device.port);
         }
     }

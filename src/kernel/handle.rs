@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::model::{LinkName, NetnsPin, PortId};
-use crate::plan::filter::PortFilter;
+use crate::plan::filter::PortFilters;
 use crate::plan::{AbsentPort, LinkState, Plan};
 use crate::queue::{Queue, QueueError};
 use crate::sys::packet::PacketSocket;
@@ -112,7 +112,7 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As for `run`.
-    fn keep_filters(&self, wanted: Vec<PortFilter>) -> Result<Answer<Result<bool, OpError>>, QueueError>;
+    fn keep_filters(&self, wanted: PortFilters) -> Result<Answer<Result<bool, OpError>>, QueueError>;
 
     /// What a port's guest has sent and received, and what was dropped; none when it has no device.
     ///
@@ -307,7 +307,7 @@ impl<H: Host> KernelHandle for KernelService<H> {
         self.ask(Host::missing_requirements)
     }
 
-    fn keep_filters(&self, wanted: Vec<PortFilter>) -> Result<Answer<Result<bool, OpError>>, QueueError> {
+    fn keep_filters(&self, wanted: PortFilters) -> Result<Answer<Result<bool, OpError>>, QueueError> {
         self.ask(move |host| host.keep_filters(wanted))
     }
 

@@ -27,8 +27,8 @@ use super::{
     OpErrorKind, TapUse, UplinkSeen, capabilities, defaults, guest, links, no_descriptors, requests, seen, uplinks, vlan_link,
 };
 use crate::model::{LinkName, NetnsPin, PortId, names};
-use crate::plan::filter::PortFilter;
-use crate::plan::{IndexFilter, Kind, LinkState, Op, VlanProtocol, VlanTag};
+use crate::plan::filter::PortFilters;
+use crate::plan::{IndexFilter, Kind, LinkState, NumberedProfile, Op, VlanProtocol, VlanTag};
 use crate::sys::packet::PacketSocket;
 use crate::threads;
 use crate::uplink::BroadRoute;
@@ -164,7 +164,7 @@ impl Host for LinuxHost {
         opened.map_err(|failure| failure.during(&format!("open the tap of port {port}")))
     }
 
-    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError> {
+    fn keep_filters(&mut self, wanted: PortFilters) -> Result<bool, OpError> {
         self.around.filters.keep(wanted, self.home.access()).map_err(|failure| failure.during("make table bridge nicd"))
     }
 
@@ -204,7 +204,8 @@ impl Host for LinuxHost {
         let unproven = self.around.filters.unproven().map(|frame| MissingRequirement::FiltersUnproven { frame });
         let unchecked =
             self.around.filters.unchecked(self.home.access()).map(|said| MissingRequirement::FiltersUnchecked { said });
-        let filters = filters.into_iter().chain(unproven).chain(unchecked);
+        let untracked = self.around.filters.untracked().map(|said| MissingRequirement::Conntrack { said });
+        let filters = filters.into_iter().chain(unproven).chain(unchecked).chain(untracked);
         modules.into_iter().chain(tun).chain(helper).chain(closing).chain(filters).collect()
     }
 
@@ -243,6 +244,7 @@ fn doing(op: &Op) -> String {
             format!("{name} {device} of port {port}")
         }
         Op::DeleteGroup { group, .. } => format!("{name} {group}"),
+        Op::SetProfiles { .. } => name.to_owned(),
         Op::CloseTap { port }
         | Op::Configure { port, .. }
         | Op::Persist { port }
@@ -291,6 +293,10 @@ impl LinuxHost {
             Op::ReleaseUplink { index, bridge, .. } => uplinks::release(netlink, *index, *bridge),
             Op::SetFilter { port, filter, .. } => {
                 self.around.filters.set(*port, filter.clone().map(|IndexFilter { index, filter }| (index, filter)))
+            }
+            Op::SetProfiles { profiles } => {
+                let of = |one: &NumberedProfile| (one.number, one.profile.clone());
+                self.around.filters.set_profiles(profiles.iter().map(of).collect())
             }
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };

@@ -67,7 +67,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::{DropReason, LinkName, Mac, NetnsPin, Owner, PortId, names};
-use crate::plan::filter::{Dropped, PortFilter};
+use crate::plan::filter::{Dropped, PortFilters};
 use crate::plan::{LinkState, Op};
 use crate::sys::packet::PacketSocket;
 use crate::uplink::BroadRoute;
@@ -190,7 +190,7 @@ pub trait Host: Send + 'static {
     ///
     /// # Errors
     /// The kernel has no nf_tables, or refuses the table.
-    fn keep_filters(&mut self, wanted: Vec<PortFilter>) -> Result<bool, OpError>;
+    fn keep_filters(&mut self, wanted: PortFilters) -> Result<bool, OpError>;
 
     /// What a port's guest has sent and received, and what was dropped; none when it has no device.
     ///
@@ -317,6 +317,11 @@ pub enum MissingRequirement {
     /// A self-check of the filters, which could not be made.
     FiltersUnchecked {
         /// Why.
+        said: String,
+    },
+    /// The tracking of bridges' connections, which ports need that are in security groups.
+    Conntrack {
+        /// The system's answer.
         said: String,
     },
     /// A free file descriptor.
@@ -473,6 +478,8 @@ pub enum OpErrorKind {
     FilterRefused,
     /// The kernel filters nothing: it has no nf_tables for bridges, or refuses nicd's table.
     FiltersUnavailable,
+    /// The kernel does not track the connections of bridges, which security groups need.
+    ConntrackUnavailable,
     /// The kernel refuses the rate of what a port sends to its guest, or of what that sends.
     LimitRefused,
     /// The kernel does not know links of this kind, and has no module for them (EOPNOTSUPP; ENODEV of /dev/net/tun).

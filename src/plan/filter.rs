@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::groups::{InGroups, Profile};
 pub use crate::model::DropReason as Reason;
 use crate::model::{Mac, PortId};
 
@@ -91,6 +92,17 @@ pub struct PortFilter {
     pub filter: Filter,
 }
 
+/// The filters of all ports that have a device, at the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortFilters {
+    /// The filters.
+    pub ports: Vec<PortFilter>,
+    /// What the profiles of all ports allow, by their numbers.
+    pub profiles: BTreeMap<u32, Profile>,
+    /// How many connections a port in security groups may have; none for as many as before.
+    pub connections: Option<u32>,
+}
+
 /// How many frames were dropped, by reason. A reason that is missing means 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped(pub BTreeMap<Reason, u64>);
@@ -125,6 +137,9 @@ pub struct Filter {
     /// Which of its requests go to the responder, and no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<Served>,
+    /// Its security groups; none where it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<InGroups>,
 }
 
 /// What nicd answers of what a guest asks.
@@ -205,6 +220,9 @@ impl fmt::Display for Filter {
         }
         if self.isolated {
             f.write_str(", isolated")?;
+        }
+        if self.groups.is_some() {
+            f.write_str(", what its security groups allow")?;
         }
         if let Some(Served { mac, dhcp4, dhcp6, solicitations }) = self.served {
             for (is_served, what) in [(dhcp4, "DHCP"), (dhcp6, "DHCPv6"), (solicitations, "router solicitations")] {

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod facts;
 pub mod filter;
 pub mod forward;
+pub mod groups;
 pub mod observed;
 pub mod op;
 mod planner;
@@ -29,13 +30,14 @@ pub mod verify;
 pub use desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, Speaks};
 pub use diff::Facet;
 pub use facts::{Fact, facts};
-pub use filter::{DeviceFilter, Filter, PortFilter};
+pub use filter::{DeviceFilter, Filter, PortFilter, PortFilters};
 pub use observed::{
     Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, MachineNic, NEARLY_FULL,
     NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces, VlanProtocol, VlanTag,
 };
 pub use op::{
-    At, BridgeChange, GuestSettings, IndexFilter, LinkChange, Op, Plan, Reason, Route, Stage, Step, Switch, VlanChange,
+    At, BridgeChange, GuestSettings, IndexFilter, LinkChange, NumberedProfile, Op, Plan, Reason, Route, Stage, Step, Switch,
+    VlanChange,
 };
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
+use super::groups::Profile;
 use super::observed::{Address, TokenBucket, VlanTag};
 
 /// An ordered list of steps, and why it was made.
@@ -248,6 +249,12 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         before_device: bool,
     },
+    /// Says what sets of security groups allow, for all ports that are in them. One transaction; a refused one changes nothing. The
+    /// connections that are not allowed any more are ended.
+    SetProfiles {
+        /// The sets; none of one that no port is in any more.
+        profiles: Vec<NumberedProfile>,
+    },
     /// Makes a tap that dies with this process, without carrier and not up.
     CreateTap {
         /// Whose device.
@@ -413,6 +420,16 @@ pub enum Op {
         /// The store of the nicd that made it.
         store: Uuid,
     },
+}
+
+/// A set of security groups by its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberedProfile {
+    /// Its number.
+    pub number: u32,
+    /// What it allows; none where no port is in it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// What the device with an index may send.
@@ -585,6 +602,7 @@ impl Op {
             | Self::DeleteVlan { .. }
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
+            | Self::SetProfiles { .. }
             | Self::CreateVeth { .. }
             | Self::CreateVlanNic { .. }
             | Self::Configure { at: At::Altname, .. }
@@ -607,7 +625,7 @@ impl Op {
         matches!(self, Self::Persist { .. })
     }
 
-    /// The port whose device it is about; none where that is a bridge, or a group of devices.
+    /// The port whose device it is about; none where that is a bridge, or several devices.
     pub fn port(&self) -> Option<PortId> {
         match self {
             Self::CreateBridge { .. }
@@ -621,6 +639,7 @@ impl Op {
             | Self::DeleteVlan { .. }
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
+            | Self::SetProfiles { .. }
             | Self::DeleteGroup { .. } => None,
             Self::SetFilter { port, .. }
             | Self::CreateTap { port, .. }
@@ -654,6 +673,7 @@ impl Op {
             Self::AdoptUplink { .. } => "adopt_uplink",
             Self::ReleaseUplink { .. } => "release_uplink",
             Self::SetFilter { .. } => "set_filter",
+            Self::SetProfiles { .. } => "set_profiles",
             Self::CreateTap { .. } => "create_tap",
             Self::CloseTap { .. } => "close_tap",
             Self::CreateVeth { .. } => "create_veth",

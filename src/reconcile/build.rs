@@ -114,7 +114,10 @@ impl Reconciler {
                     break bridge;
                 }
             };
-            let result = self.build_once(port, reason, &beside, timing).await;
+            let result = match self.tell_groups(port).await {
+                Ok(()) => self.build_once(port, reason, &beside, timing).await,
+                Err(error) => Err(Failed { recorded: false, ..error.into() }),
+            };
             drop(bridge);
             let failed = match result {
                 Ok(Device { mut built, plug }) => {
@@ -316,6 +319,7 @@ impl Reconciler {
                 Error::GuestNameTaken { name: name.map_or_else(|| "eth%d".to_owned(), ToString::to_string), server }
             }
             (OpErrorKind::FiltersUnavailable, _) => Error::FiltersUnavailable(error.said),
+            (OpErrorKind::ConntrackUnavailable, _) => Error::ConntrackUnavailable(error.said),
             (OpErrorKind::Ipv6Off, _) => Error::Ipv6Disabled(error),
             (OpErrorKind::GuestRefused, _) => Error::GuestRefused(error),
             (OpErrorKind::Namespace, Some(server)) => {

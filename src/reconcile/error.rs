@@ -276,6 +276,19 @@ pub enum Error {
          and no nicd:limits from the guest"
     )]
     FiltersUnavailable(String),
+    /// Rules of a port's groups that make too many keys.
+    #[error(
+        "the rules of these security groups overlap in too many ways: they would be more than {} entries in the kernel; use fewer ranges \
+         of ports, or wider networks",
+        crate::plan::groups::KEYS
+    )]
+    RulesTooMany,
+    /// The kernel does not track the connections of bridges.
+    #[error(
+        "this kernel does not track connections of bridges ({0}), which security groups need; use one with nf_conntrack_bridge \
+         (CONFIG_NF_CONNTRACK_BRIDGE) and nf_conntrack_netlink, or take the groups off the port: security_groups []"
+    )]
+    ConntrackUnavailable(String),
     /// More extra options than a port may have.
     #[error("{given} entries of extra_dhcp_opts are too many; a port may have {limit}")]
     TooManyOptions {
@@ -411,6 +424,7 @@ impl Error {
                 | Self::Busy(_)
                 | Self::Stopping
                 | Self::FiltersUnavailable(_)
+                | Self::ConntrackUnavailable(_)
                 | Self::AddressUnasked { .. }
                 | Self::Netns(NetnsError::Hanging(_) | NetnsError::NoDescriptors { .. } | NetnsError::Helper { .. })
                 | Self::Plan(PlanError::NotOurs(_) | PlanError::IndexTaken(_) | PlanError::Incomplete(_))
@@ -465,6 +479,8 @@ impl Error {
             Self::PairTooWide(_) => "pair_too_wide",
             Self::DuplicatePair { .. } => "duplicate_pair",
             Self::FiltersUnavailable(_) => "filters_unavailable",
+            Self::ConntrackUnavailable(_) => "conntrack_unavailable",
+            Self::RulesTooMany => "too_many_rules",
             Self::TooManyOptions { .. } => "too_many_options",
             Self::ParentPortInUse { .. } => "port_is_trunk_parent",
             Self::TrunkPortInUse { .. } => "port_is_subport",
@@ -489,6 +505,7 @@ impl Error {
                 OpErrorKind::HostNotClosed => "host_not_closed",
                 OpErrorKind::FilterRefused => "filter_refused",
                 OpErrorKind::FiltersUnavailable => "filters_unavailable",
+                OpErrorKind::ConntrackUnavailable => "conntrack_unavailable",
                 OpErrorKind::LimitRefused => "limit_refused",
                 OpErrorKind::ModuleMissing => "module_missing",
                 OpErrorKind::Permission => "no_permission",

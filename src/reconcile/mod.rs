@@ -118,6 +118,8 @@ pub struct Policy {
     pub mtu: u32,
     /// Whether each project has a security group of its own for ports that name none.
     pub default_group: bool,
+    /// How many connections a port in security groups may have.
+    pub connections: u32,
     /// What guests are told whose subnets say nothing.
     pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.

@@ -69,6 +69,7 @@ problems! {
     NetnsHelperUnreachable = "netns_helper_unreachable",
     FiltersUnavailable = "filters_unavailable",
     FiltersUnproven = "filters_unproven",
+    ConntrackUnavailable = "conntrack_unavailable",
     HostNotClosed = "host_not_closed",
     ContestedDevice = "contested_device",
     ContestedAltname = "contested_altname",
@@ -218,7 +219,8 @@ impl Problem {
             | Self::NoDescriptors
             | Self::NetnsHelperUnreachable
             | Self::FiltersUnavailable
-            | Self::FiltersUnproven => into.add(self, one(lacks()), |finding| finding),
+            | Self::FiltersUnproven
+            | Self::ConntrackUnavailable => into.add(self, one(lacks()), |finding| finding),
             Self::HostNotClosed => {
                 let open = closing::open(state).map(|(network, why)| {
                     let bridge = state.bridge_name(*network);
@@ -440,6 +442,14 @@ fn lack(lack: &MissingRequirement) -> (Problem, Finding) {
                     "whether this kernel does what the filters say is not known: the check with frames cannot be made ({said})"
                 ),
                 "nicd tries again by itself; it needs /dev/net/tun, and CAP_SYS_ADMIN or nicd-netns",
+            ),
+        ),
+        MissingRequirement::Conntrack { said } => (
+            Problem::ConntrackUnavailable,
+            Finding::new(
+                format!("the kernel does not track the connections of bridges ({said}): no port in security groups is ACTIVE"),
+                "use a kernel with nf_conntrack_bridge (CONFIG_NF_CONNTRACK_BRIDGE) and load it (modprobe nf_conntrack_bridge), or take \
+                 the ports out of their groups",
             ),
         ),
         MissingRequirement::Descriptors { said } => (

@@ -15,7 +15,7 @@ use crate::kernel::handle::KernelHandle;
 use crate::model::names::FIRST_INDEX;
 use crate::model::{Intent, NetworkId, Phase, Port, PortId, Readiness};
 use crate::monitor::Turns;
-use crate::plan::{LinkState, Owner, PortFilter, Reason};
+use crate::plan::{LinkState, Owner, PortFilter, PortFilters, Reason};
 use crate::store::{Change, Loaded, Purpose, Store, StoreError};
 
 use super::conditions::Conditions;
@@ -48,7 +48,10 @@ impl Reconciler {
             store.skip_to(lost.until);
             next_event += rollback::EVENTS_LOST;
         }
-        loaded.networks.into_iter().for_each(|network| state.add_network(network));
+        let mut networks = loaded.networks;
+        // Each has the zone that it had when it was made.
+        networks.sort_by_key(|network| (network.created_at, network.id));
+        networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
         state.load_groups(loaded.groups);
         loaded.servers.into_iter().for_each(|server| state.add_server(server));
@@ -158,13 +161,14 @@ impl Reconciler {
     /// traffic does not stop meanwhile.
     async fn make_filters(self: &Arc<Self>) {
         let wanted = {
-            let state = self.lock();
+            let mut state = self.lock();
+            let (profiles, connections) = (state.all_profiles(), self.policy().connections);
             let of = |port: &PortEntry| {
                 let wanted = state.desired_port(&port.record, self.store_id)?;
                 let index = state.have.device(wanted.id)?.index;
                 Some(PortFilter { port: wanted.id, index, filter: wanted.filter? })
             };
-            state.ports.values().filter_map(of).collect()
+            PortFilters { ports: state.ports.values().filter_map(of).collect(), profiles, connections: Some(connections) }
         };
         let Ok(asked) = self.kernel.keep_filters(wanted) else { return };
         match answered(asked).await {

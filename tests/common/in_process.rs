@@ -277,6 +277,7 @@ fn policy(sweep: Duration) -> Policy {
         allowed_bridges: AllowedBridges::default(),
         guest: nicd::config::GuestDefaults::default(),
         default_group: false,
+        connections: 65_536,
         mtu: 1500,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,

@@ -25,6 +25,8 @@ mod scene;
 mod storm;
 mod stp;
 mod traffic;
+#[path = "../common/wire.rs"]
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nicd::kernel::linux::{ExecContext, Linux};
 use nicd::kernel::{Host, Kernel};
 use nicd::model::PortId;
-use nicd::plan::filter::{Filter, Guard, Limit, PortFilter};
+use nicd::plan::filter::{Filter, Guard, Limit, PortFilter, PortFilters};
 use nicd::plan::{IndexFilter, Op};
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ fn set(port: PortId, index: u32, filter: &Filter) -> Op {
 }
 
 /// What a set has, as `nft` shows it.
-fn elements(set: &str) -> Vec<Value> {
+pub fn elements(set: &str) -> Vec<Value> {
     let shown = json(&format!("nft -j list set bridge nicd {set}"));
     shown["nftables"].as_array().unwrap().iter().find_map(|one| one["set"]["elem"].as_array().cloned()).unwrap_or_default()
 }
@@ -139,12 +139,12 @@ fn all_ports_filters_are_made_in_one_transaction() {
             guard.allow(mac, std::net::IpAddr::from([10, 0, high, low]).into());
             PortFilter { port, index: DEVICE + number, filter: Filter { guard: Some(guard), ..Filter::default() } }
         };
-        let all: Vec<PortFilter> = (0..4000).map(wanted).collect();
+        let all = PortFilters { ports: (0..4000).map(wanted).collect(), ..PortFilters::default() };
         assert!(host.kernel.keep_filters(all.clone()).unwrap(), "it was not there");
         let named: HashSet<String> = elements("guarded").iter().map(|one| one["elem"]["comment"].to_string()).collect();
         assert_eq!(named.len(), 4000);
         assert!(!host.kernel.keep_filters(all).unwrap(), "it is there");
-        assert!(!LinuxFixture::open().kernel.keep_filters(Vec::new()).unwrap(), "for another process too");
+        assert!(!LinuxFixture::open().kernel.keep_filters(PortFilters::default()).unwrap(), "for another process too");
     });
 }
 

@@ -9,6 +9,7 @@ mod ops;
 
 mod bridges;
 mod filters;
+mod groups;
 mod host;
 mod links;
 mod reading;

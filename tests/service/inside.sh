@@ -173,9 +173,13 @@ shows "what it holds is let go, and the package is purged" sh -ec '
     dpkg --purge nicd'
 shows "nothing is left" sh -c '[ -z "$(find / -xdev -name "*nicd*" -not -path "/proc/*" -not -path "/nicd*" -not -path "/var/log/*" -not -path "/tmp/*" -not -path "/sys/*" -not -path "/run/systemd/*")" ]'
 # The other suites, on a machine without nicd. Each class of frame is sent some times.
-if [ -d suites ]; then
-    mkdir -p "$(dirname "$(cat daemon)")" && ln -s /nicd/target/release/nicd "$(cat daemon)"
-    export NICD_TEST_FULL=1 NICD_FRAMES=5000
+mkdir -p "$(dirname "$(cat daemon)")" && ln -s /nicd/target/release/nicd "$(cat daemon)"
+export NICD_TEST_FULL=1 NICD_FRAMES=5000 NICD_TRACKS=1
+shows "security groups allow what their rules say, and nothing else" suites/groups --test-threads=1
+if [ -e suites/kernel_linux ]; then
+    shows "their rules stand in the kernel while a port is in them" suites/kernel_linux --test-threads=1 groups::
+fi
+if [ -e suites/frames ]; then
     shows "no forged frame arrives, and every honest one does" suites/frames no_forged nothing_forged mutated flushed
     shows "the same on a bridge that tells VLANs apart" env NICD_VLAN=100 suites/frames no_forged nothing_forged isolated
 fi

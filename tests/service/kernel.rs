@@ -32,7 +32,7 @@ fn suite(name: &str) -> PathBuf {
 }
 
 /// The root with the programs and a script that runs at boot, all of it as the kernel's first file system.
-fn image(root: &Path, kernel: &Path, frames: Option<&Path>) -> PathBuf {
+fn image(root: &Path, kernel: &Path, suites: &[PathBuf]) -> PathBuf {
     let place = Path::new("/run/image");
     run(&format!("cp -a {} {}", root.display(), place.display()));
     run(&format!("cp -a {} {}", kernel.join("lib/modules").display(), place.join("usr/lib").display()));
@@ -43,9 +43,11 @@ fn image(root: &Path, kernel: &Path, frames: Option<&Path>) -> PathBuf {
         let to = nicd.join("target/release").join(program);
         run(&format!("strip -o {} {}", to.display(), programs.join(program).display()));
     }
-    if let Some(frames) = frames {
-        fs::create_dir(nicd.join("suites")).unwrap();
-        run(&format!("strip -o {} {}", nicd.join("suites/frames").display(), frames.display()));
+    fs::create_dir(nicd.join("suites")).unwrap();
+    for suite in suites {
+        // Its program is called after it, with a number behind.
+        let name = suite.file_name().and_then(|name| name.to_str()?.split('-').next().map(str::to_owned)).unwrap();
+        run(&format!("strip -o {} {}", nicd.join("suites").join(name).display(), suite.display()));
     }
     // Where the suites look for the daemon.
     fs::write(nicd.join("daemon"), env!("CARGO_BIN_EXE_nicd")).unwrap();
@@ -68,9 +70,9 @@ fn image(root: &Path, kernel: &Path, frames: Option<&Path>) -> PathBuf {
 #[test]
 fn with_debian_12s_kernel_all_of_it_holds() {
     if is_root() {
-        let frames = suite("frames");
+        let suites = ["frames", "groups", "kernel_linux"].map(suite);
         let _turn = turn();
-        holds(Release::Bookworm, Some(frames));
+        holds(Release::Bookworm, suites.into());
     }
 }
 
@@ -79,16 +81,16 @@ fn with_debian_12s_kernel_all_of_it_holds() {
 #[test]
 fn with_debian_13s_kernel_the_service_holds() {
     if is_root() {
-        holds(Release::Trixie, None);
+        holds(Release::Trixie, vec![suite("groups")]);
     }
 }
 
-fn holds(release: Release, frames: Option<PathBuf>) {
+fn holds(release: Release, suites: Vec<PathBuf>) {
     packages();
     // While there is a network to fetch from.
     let (root, kernel) = (root(release), kernel(release));
     in_netns(move || {
-        let image = image(&root, &kernel, frames.as_deref());
+        let image = image(&root, &kernel, &suites);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "timeout", "900", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
         // With two processors one has been seen to loop in a breakpoint that the other had already taken out of the kernel's code: the

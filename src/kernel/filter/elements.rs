@@ -7,10 +7,11 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{DataAttribute, ExpressionAttribute, ListAttribute, SetElementAttribute};
 
-use super::super::message::find;
+use super::super::message::{find, text};
 use super::expression::{NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS, NFTA_LIMIT_BURST, NFTA_LIMIT_RATE, Unit, counter, limit};
-use crate::model::{Mac, PortId};
+use crate::model::{Direction, Family, LinkName, Mac, PortId};
 use crate::plan::filter::{Dropped, Filter, Guard, Limit, Reason, Served, Source};
+use crate::plan::groups::InGroups;
 
 /// A set, and what its keys are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +20,8 @@ pub(super) enum Set {
     Guarded,
     /// Devices with port security off.
     Open,
+    /// Devices that are sent nothing.
+    Closed,
     /// Devices that are sent only what they need.
     Isolated,
     /// Devices whose guests may send so fast.
@@ -45,6 +48,40 @@ pub(super) enum Set {
     Nets6,
     /// What was dropped, by device.
     Dropped(Reason),
+    /// Devices of ports that are in groups.
+    Members,
+    /// The same devices; their profile.
+    Grouped,
+    /// The same devices; the connections of each.
+    Connections,
+    /// Bridges, by their name; the zone of their frames.
+    Zones,
+    /// A bridge, its MAC, where the host is on it.
+    Hosts,
+    /// A bridge's name, an IPv4 address; the profile of the port that has it.
+    Holders4,
+    /// The same of IPv6.
+    Holders6,
+    /// What a profile allows.
+    Allowed(Direction, Family, Sides),
+}
+
+/// What the keys are of that say what a profile allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sides {
+    /// The profile, from the first to the last address of a network.
+    Nets,
+    /// The profile, a protocol, from the first to the last port, from the first to the last address.
+    CarriedNets,
+    /// The profile, the other side's profile.
+    Profiles,
+    /// The profile, the other side's profile, a protocol, from the first to the last port.
+    CarriedProfiles,
+}
+
+impl Sides {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Nets, Self::CarriedNets, Self::Profiles, Self::CarriedProfiles];
 }
 
 /// The sets whose elements the kernel makes itself, when it drops the first frame of a device.
@@ -53,11 +90,20 @@ pub(super) fn made_by_frames() -> impl Iterator<Item = Set> {
 }
 
 impl Set {
-    /// All of them.
+    /// Those of the rules of groups.
+    pub(super) fn of_groups() -> impl Iterator<Item = Self> {
+        let fixed = [Self::Members, Self::Grouped, Self::Connections, Self::Zones, Self::Hosts, Self::Holders4, Self::Holders6];
+        let ways = [Direction::Ingress, Direction::Egress].into_iter().flat_map(|way| [(way, Family::V4), (way, Family::V6)]);
+        let allowed = ways.flat_map(|(way, family)| Sides::ALL.map(|sides| Self::Allowed(way, family, sides)));
+        fixed.into_iter().chain(allowed)
+    }
+
+    /// All others.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let fixed = [
             Self::Guarded,
             Self::Open,
+            Self::Closed,
             Self::Isolated,
             Self::Limits,
             Self::Requests,
@@ -79,6 +125,7 @@ impl Set {
         match self {
             Self::Guarded => "guarded",
             Self::Open => "open",
+            Self::Closed => "closed",
             Self::Isolated => "isolated",
             Self::Limits => "rates",
             Self::Requests => "requests",
@@ -92,17 +139,57 @@ impl Set {
             Self::Hosts6 => "hosts6",
             Self::Nets6 => "nets6",
             Self::Dropped(reason) => reason.set(),
+            Self::Grouped => "grouped",
+            Self::Members => "members",
+            Self::Connections => "connections",
+            Self::Zones => "zones",
+            Self::Hosts => "hosts",
+            Self::Holders4 => "holders4",
+            Self::Holders6 => "holders6",
+            Self::Allowed(direction, family, sides) => match (direction, family, sides) {
+                (Direction::Ingress, Family::V4, Sides::Nets) => "to4_nets",
+                (Direction::Ingress, Family::V4, Sides::CarriedNets) => "to4_ports",
+                (Direction::Ingress, Family::V4, Sides::Profiles) => "to4_profiles",
+                (Direction::Ingress, Family::V4, Sides::CarriedProfiles) => "to4_profile_ports",
+                (Direction::Ingress, Family::V6, Sides::Nets) => "to6_nets",
+                (Direction::Ingress, Family::V6, Sides::CarriedNets) => "to6_ports",
+                (Direction::Ingress, Family::V6, Sides::Profiles) => "to6_profiles",
+                (Direction::Ingress, Family::V6, Sides::CarriedProfiles) => "to6_profile_ports",
+                (Direction::Egress, Family::V4, Sides::Nets) => "from4_nets",
+                (Direction::Egress, Family::V4, Sides::CarriedNets) => "from4_ports",
+                (Direction::Egress, Family::V4, Sides::Profiles) => "from4_profiles",
+                (Direction::Egress, Family::V4, Sides::CarriedProfiles) => "from4_profile_ports",
+                (Direction::Egress, Family::V6, Sides::Nets) => "from6_nets",
+                (Direction::Egress, Family::V6, Sides::CarriedNets) => "from6_ports",
+                (Direction::Egress, Family::V6, Sides::Profiles) => "from6_profiles",
+                (Direction::Egress, Family::V6, Sides::CarriedProfiles) => "from6_profile_ports",
+            },
+        }
+    }
+
+    /// Whether its elements are of one device, which their key begins with.
+    pub(super) fn is_by_device(self) -> bool {
+        !matches!(self, Self::Zones | Self::Hosts | Self::Holders4 | Self::Holders6 | Self::Allowed(..))
+    }
+
+    /// The length of what it has for a key, in octets, if it is a map.
+    pub(super) fn value(self) -> Option<u32> {
+        match self {
+            Self::Grouped | Self::Holders4 | Self::Holders6 => Some(4),
+            Self::Zones => Some(2),
+            _ => None,
         }
     }
 
     /// Whether the kernel makes its elements itself, when it drops the first frame of a device.
     pub(super) fn is_made_by_frames(self) -> bool {
-        matches!(self, Self::Logged | Self::Dropped(_))
+        matches!(self, Self::Logged | Self::Connections | Self::Dropped(_))
     }
 
     /// Whether its keys are from one to another.
     pub(super) fn has_intervals(self) -> bool {
-        matches!(self, Self::Nets4 | Self::Nets6)
+        let carried = matches!(self, Self::Allowed(_, _, Sides::Nets | Sides::CarriedNets | Sides::CarriedProfiles));
+        carried || matches!(self, Self::Nets4 | Self::Nets6)
     }
 
     /// The lengths of its keys' parts in octets.
@@ -111,6 +198,15 @@ impl Set {
             Self::Served | Self::Served6 | Self::Solicited | Self::Macs => &[4, 6],
             Self::Hosts4 | Self::Nets4 => &[4, 6, 4],
             Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
+            Self::Zones => &[16],
+            Self::Hosts => &[16, 6],
+            Self::Holders4 => &[16, 4],
+            Self::Holders6 => &[16, 16],
+            Self::Allowed(_, Family::V4, Sides::Nets) | Self::Allowed(_, _, Sides::Profiles) => &[4, 4],
+            Self::Allowed(_, Family::V6, Sides::Nets) => &[4, 16],
+            Self::Allowed(_, Family::V4, Sides::CarriedNets) => &[4, 1, 2, 4],
+            Self::Allowed(_, Family::V6, Sides::CarriedNets) => &[4, 1, 2, 16],
+            Self::Allowed(_, _, Sides::CarriedProfiles) => &[4, 4, 1, 2],
             _ => &[4],
         }
     }
@@ -128,6 +224,11 @@ pub(super) struct Element {
 }
 
 impl Element {
+    /// An element whose key is one and no interval.
+    pub(super) fn new(set: Set, key: Vec<u8>, does: Does) -> Self {
+        Self { set, key, end: None, does }
+    }
+
     /// The element without what it has counted.
     fn identity(&self) -> Self {
         let does = match self.does {
@@ -156,6 +257,33 @@ pub(super) enum Does {
     },
     /// It has its set's own limit.
     AsItsSet,
+    /// It has a zone for its key.
+    InZone(u16),
+    /// It names the zone of the device's network in its comment.
+    IsIn(u16),
+    /// It has a profile for its key.
+    HasProfile(u32),
+}
+
+impl Does {
+    /// What its map has for its key.
+    fn value(self) -> Option<Vec<u8>> {
+        match self {
+            Self::InZone(zone) => Some(zone.to_ne_bytes().to_vec()),
+            Self::HasProfile(profile) => Some(profile.to_ne_bytes().to_vec()),
+            _ => None,
+        }
+    }
+
+    /// The same, read back.
+    fn read(set: Set, value: &[u8]) -> Option<Self> {
+        let word = || value.first_chunk().map(|octets| u32::from_ne_bytes(*octets));
+        match set {
+            Set::Zones => value.first_chunk().map(|octets| Self::InZone(u16::from_ne_bytes(*octets))),
+            Set::Grouped | Set::Holders4 | Set::Holders6 => word().map(Self::HasProfile),
+            _ => None,
+        }
+    }
 }
 
 /// A device's elements: those of its port's filter.
@@ -167,6 +295,10 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     }
     if filter.isolated {
         all.push(device(Set::Isolated, Does::Nothing));
+    }
+    if let Some(InGroups { profile, zone, .. }) = filter.groups {
+        all.push(device(Set::Members, Does::IsIn(zone)));
+        all.push(device(Set::Grouped, Does::HasProfile(profile)));
     }
     if let Some(Served { mac, dhcp4, dhcp6, solicitations }) = filter.served {
         let served = [(dhcp4, Set::Served), (dhcp6, Set::Served6), (solicitations, Set::Solicited)];
@@ -223,7 +355,7 @@ fn address(index: u32, source: &Source) -> Element {
     Element { set, key: key(index, mac, &first), end, does: Does::Nothing }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -257,9 +389,30 @@ pub(super) struct Tagged {
     pub(super) filter: Filter,
 }
 
+/// The bridges of zones, with the MAC of each where the host is on it.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Bridges(BTreeMap<u16, (LinkName, Option<Mac>)>);
+
+impl Bridges {
+    /// Those that elements name.
+    pub(super) fn of(elements: &[Element]) -> Self {
+        let named = |key: &[u8]| text(key.get(..16)?).parse::<LinkName>().ok();
+        let host = |bridge: &LinkName| {
+            let its = |element: &&Element| element.set == Set::Hosts && named(&element.key).as_ref() == Some(bridge);
+            elements.iter().find(its)?.key.get(16..22)?.first_chunk().map(|octets| Mac(*octets))
+        };
+        let zone = |element: &Element| match element.does {
+            Does::InZone(zone) => named(&element.key).map(|bridge| (zone, (bridge.clone(), host(&bridge)))),
+            _ => None,
+        };
+        Self(elements.iter().filter_map(zone).collect())
+    }
+}
+
 /// What a device's elements say; none where some are missing, or one is not what nicd would have made.
-pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
+pub(super) fn read_back(index: u32, elements: &[Element], bridges: &Bridges) -> Option<Tagged> {
     let (mut filter, mut guard, mut port, mut is_guarded) = (Filter::default(), Guard::default(), None, false);
+    let (mut profile, mut zone) = (None, None);
     let elements = || elements.iter().filter(|element| !element.set.is_made_by_frames());
     for element in elements() {
         match (element.set, element.does) {
@@ -272,6 +425,8 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
                 served.dhcp6 |= element.set == Set::Served6;
                 served.solicitations |= element.set == Set::Solicited;
             }
+            (Set::Grouped, Does::HasProfile(number)) => profile = Some(number),
+            (Set::Members, Does::IsIn(number)) => zone = Some(number),
             (Set::Limits, Does::Limits { rate, burst }) => filter.limit = Some(Limit { rate, burst }),
             (Set::Macs, _) => _ = guard.macs.insert(mac(&element.key)?),
             (Set::Hosts4 | Set::Hosts6 | Set::Nets4 | Set::Nets6, _) => {
@@ -281,6 +436,10 @@ pub(super) fn read_back(index: u32, elements: &[Element]) -> Option<Tagged> {
         }
     }
     filter.guard = is_guarded.then_some(guard);
+    if let (Some(profile), Some(zone)) = (profile, zone) {
+        let (bridge, host) = bridges.0.get(&zone)?.clone();
+        filter.groups = Some(InGroups { profile, zone, bridge, host });
+    }
     let port = port?;
     let expected: BTreeSet<Element> = of(index, port, &filter).into_iter().collect();
     let found: BTreeSet<Element> = elements().cloned().collect();
@@ -318,12 +477,18 @@ pub(super) fn attributes(element: &Element, delete: bool) -> ListAttribute<SetEl
     let expression = match element.does {
         Does::Limits { rate, burst } => Some(limit(rate, burst, Unit::Bytes, true)),
         Does::Counts { packets, octets } => Some(counter(packets, octets)),
-        Does::Nothing | Does::Names(_) | Does::AsItsSet => None,
+        _ => None,
     };
-    if let Does::Names(port) = element.does
-        && !delete
-    {
-        attributes.push(SetElementAttribute::UserData(comment(port)));
+    if let Some(value) = element.does.value().filter(|_| !delete) {
+        attributes.push(SetElementAttribute::Data(DataAttribute::Value(value)));
+    }
+    let comment = match element.does {
+        Does::Names(port) => Some(format!("port {port}")),
+        Does::IsIn(zone) => Some(format!("zone {zone}")),
+        _ => None,
+    };
+    if let Some(comment) = comment.filter(|_| !delete) {
+        attributes.push(SetElementAttribute::UserData(user_data(&comment)));
     }
     if let Some(ListAttribute::Element(expression)) = expression.filter(|_| !delete) {
         // The crate has one attribute of an expression here, and the kernel expects all of them.
@@ -337,7 +502,15 @@ pub(super) fn read(set: Set, element: &[u8]) -> Option<Element> {
     let key = |kind| find(find(element, 0, kind)?, 0, NFTA_DATA_VALUE).map(<[u8]>::to_vec);
     let does = match set {
         Set::Logged | Set::Requests => Does::AsItsSet,
-        Set::Guarded | Set::Open => find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(named).map_or(Does::Nothing, Does::Names),
+        Set::Members => {
+            find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(|data| commented(data, "zone ")).map_or(Does::Nothing, Does::IsIn)
+        }
+        Set::Grouped | Set::Zones | Set::Holders4 | Set::Holders6 => {
+            Does::read(set, find(find(element, 0, NFTA_SET_ELEM_DATA)?, 0, NFTA_DATA_VALUE)?)?
+        }
+        Set::Guarded | Set::Open => {
+            find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(|data| commented(data, "port ")).map_or(Does::Nothing, Does::Names)
+        }
         _ => find(element, 0, NFTA_SET_ELEM_EXPR).map_or(Some(Does::Nothing), |expression| read_expression(set, expression))?,
     };
     Some(Element { set, key: key(NFTA_SET_ELEM_KEY)?, end: key(NFTA_SET_ELEM_KEY_END), does })
@@ -360,6 +533,7 @@ fn read_expression(set: Set, expression: &[u8]) -> Option<Does> {
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_EXPR: u16 = 7;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
@@ -369,21 +543,16 @@ const NFTA_SET_EXPR: u16 = 17;
 /// of libnftnl).
 const COMMENT: u8 = 0;
 
-/// The user data of an element that names its port.
-fn comment(port: PortId) -> Vec<u8> {
-    user_data(&format!("port {port}"))
-}
-
 /// A comment as `nft` writes it: type, length, and a text with a terminating NUL.
 pub(super) fn user_data(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
 }
 
-/// The port that an element's user data names.
-fn named(data: &[u8]) -> Option<PortId> {
+/// What a comment in an element's user data says behind this.
+fn commented<T: std::str::FromStr>(data: &[u8], behind: &str) -> Option<T> {
     let text = data.strip_prefix(&[COMMENT])?.get(1..)?.strip_suffix(&[0])?;
-    std::str::from_utf8(text).ok()?.strip_prefix("port ")?.parse().ok()
+    std::str::from_utf8(text).ok()?.strip_prefix(behind)?.parse().ok()
 }
 
 /// What every element of a set does that does not say what it does.

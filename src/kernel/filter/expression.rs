@@ -8,6 +8,8 @@ use netlink_packet_netfilter::nftables::{
     Payload, Register, Verdict, VerdictAttribute,
 };
 
+use crate::kernel::message::{nested, text_nla};
+
 /// One expression of a rule.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
 
@@ -38,6 +40,17 @@ const NFTA_DYNSET_SET_NAME: u16 = 1;
 const NFTA_DYNSET_OP: u16 = 3;
 const NFTA_DYNSET_SREG_KEY: u16 = 4;
 const NFT_DYNSET_OP_UPDATE: u32 = 1;
+const NFTA_DYNSET_EXPR: u16 = 7;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_CT_DREG: u16 = 1;
+const NFTA_CT_KEY: u16 = 2;
+const NFTA_CT_SREG: u16 = 4;
+const NFT_CT_STATE: u32 = 0;
+const NFT_CT_ZONE: u32 = 17;
+const NFTA_CONNLIMIT_COUNT: u16 = 1;
+const NFTA_CONNLIMIT_FLAGS: u16 = 2;
+const NFT_CONNLIMIT_F_INV: u32 = 1;
 /// `IPPROTO_FRAGMENT`.
 const FRAGMENT: u8 = 44;
 
@@ -61,10 +74,10 @@ pub(super) enum Unit {
 
 /// The register that is `word` 32-bit words into a key.
 pub(super) fn register(word: u32) -> Register {
-    match word {
-        // By this number the kernel shows the first one.
-        0 => Register::Reg1,
-        word => Register::from(u32::from(Register::Reg32_00) + word),
+    // By these numbers the kernel shows them (`nft_dump_register`, net/netfilter/nf_tables_api.c).
+    match word % 4 {
+        0 => Register::from(1 + word / 4),
+        _ => Register::from(u32::from(Register::Reg32_00) + word),
     }
 }
 
@@ -83,14 +96,48 @@ pub(super) fn device(word: u32) -> Expression {
 }
 
 /// Loads the index of the device that the frame leaves by.
-pub(super) fn out_device() -> Expression {
-    meta(MetaKey::Oif, 0)
+pub(super) fn out_device(word: u32) -> Expression {
+    meta(MetaKey::Oif, word)
+}
+
+/// Loads the name of the bridge that the frame came to.
+pub(super) fn bridge() -> Expression {
+    meta(MetaKey::BriIifname, 0)
+}
+
+/// Loads the name of the bridge that the frame leaves.
+pub(super) fn out_bridge() -> Expression {
+    meta(MetaKey::BriOifname, 0)
+}
+
+/// Loads the packet's mark.
+pub(super) fn packet_mark(word: u32) -> Expression {
+    meta(MetaKey::Mark, word)
+}
+
+/// Loads the packet's priority.
+pub(super) fn priority(word: u32) -> Expression {
+    meta(MetaKey::Priority, word)
+}
+
+/// Sets the packet's mark to the first register.
+pub(super) fn set_packet_mark() -> Expression {
+    set_meta(MetaKey::Mark)
+}
+
+/// The same of its priority.
+pub(super) fn set_priority() -> Expression {
+    set_meta(MetaKey::Priority)
+}
+
+fn set_meta(key: MetaKey) -> Expression {
+    expression(Expressions::Meta(vec![Meta::Key(key), Meta::SourceRegister(register(0))]))
 }
 
 /// Loads the protocol that IP carries, behind IPv6's extension headers; of a malformed header there is none, and the rule does
 /// not match (`nft_set_pktinfo_ipv4_validate`, include/net/netfilter/nf_tables_ipv4.h).
-pub(super) fn protocol() -> Expression {
-    meta(MetaKey::Other(NFT_META_L4PROTO), 0)
+pub(super) fn protocol(word: u32) -> Expression {
+    meta(MetaKey::Other(NFT_META_L4PROTO), word)
 }
 
 /// Loads octets of the frame; where they are not there, the rule does not match.
@@ -163,7 +210,16 @@ pub(super) fn lookup(set: &str) -> Expression {
     expression(Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))]))
 }
 
-/// The same, where the set has it the rule does not match.
+/// The same of a map: what it has for the key is loaded into the first register.
+pub(super) fn lookup_value(map: &str) -> Expression {
+    expression(Expressions::Lookup(vec![
+        Lookup::Set(map.to_owned()),
+        Lookup::SourceRegister(register(0)),
+        Lookup::DestinationRegister(register(0)),
+    ]))
+}
+
+/// The same as [`lookup`], where the set has it the rule does not match.
 pub(super) fn lack(set: &str) -> Expression {
     expression(Expressions::Lookup(vec![
         Lookup::Set(set.to_owned()),
@@ -175,19 +231,21 @@ pub(super) fn lack(set: &str) -> Expression {
 /// Looks the key up that begins in the first register, and adds it where the set lacks it. The element's expressions, which are its
 /// set's, are carried out. Where the set is full the rule does not match.
 pub(super) fn update(set: &str) -> Expression {
-    other(
-        "dynset",
-        vec![
-            DefaultNla::new(NFTA_DYNSET_SET_NAME, [set.as_bytes(), &[0]].concat()),
-            number(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE),
-            number(NFTA_DYNSET_SREG_KEY, register(0).into()),
-        ],
-    )
+    other("dynset", update_of(set))
 }
 
-fn immediate(value: &[u8]) -> Expression {
+fn update_of(set: &str) -> Vec<DefaultNla> {
+    vec![
+        text_nla(NFTA_DYNSET_SET_NAME, set),
+        number(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE),
+        number(NFTA_DYNSET_SREG_KEY, register(0).into()),
+    ]
+}
+
+/// Loads a value.
+pub(super) fn immediate(value: &[u8], word: u32) -> Expression {
     expression(Expressions::Immediate(vec![
-        Immediate::DestinationRegister(register(0)),
+        Immediate::DestinationRegister(register(word)),
         Immediate::Data(DataAttribute::Value(value.to_vec())),
     ]))
 }
@@ -201,13 +259,12 @@ pub(super) fn overwrite(offset: u32, value: &[u8]) -> [Expression; 2] {
         Payload::Offset(offset),
         Payload::Len(length),
     ]);
-    [immediate(value), expression(write)]
+    [immediate(value, 0), expression(write)]
 }
 
 /// Says whose the frame is (`skb->pkt_type`).
 pub(super) fn mark_as(packet_type: u8) -> [Expression; 2] {
-    let write = Expressions::Meta(vec![Meta::Key(MetaKey::PacketType), Meta::SourceRegister(register(0))]);
-    [immediate(&[packet_type]), expression(write)]
+    [immediate(&[packet_type], 0), set_meta(MetaKey::PacketType)]
 }
 
 fn verdict(verdict: Vec<VerdictAttribute>) -> Expression {
@@ -266,6 +323,32 @@ pub(super) fn limit(rate: u64, burst: u32, unit: Unit, over: bool) -> Expression
 /// A counter that has counted so much.
 pub(super) fn counter(packets: u64, octets: u64) -> Expression {
     other("counter", vec![wide(NFTA_COUNTER_BYTES, octets), wide(NFTA_COUNTER_PACKETS, packets)])
+}
+
+/// Loads the state of conntrack's entry for the packet, of which each is one bit (`NF_CT_STATE_BIT`,
+/// linux/netfilter/nf_conntrack_common.h).
+pub(super) fn state() -> Expression {
+    other("ct", vec![number(NFTA_CT_DREG, register(0).into()), number(NFTA_CT_KEY, NFT_CT_STATE)])
+}
+
+/// Puts the packet into the zone of conntrack that the first register has.
+pub(super) fn set_zone() -> Expression {
+    other("ct", vec![number(NFTA_CT_KEY, NFT_CT_ZONE), number(NFTA_CT_SREG, register(0).into())])
+}
+
+/// Keeps the packet out of conntrack.
+pub(super) fn no_track() -> Expression {
+    other("notrack", Vec::new())
+}
+
+/// Counts the packet's connection for the key in the first register, which is added where the set lacks it. Matches what exceeds so
+/// many connections. The kernel removes keys without connections.
+pub(super) fn connections_over(set: &str, limit: u32) -> Expression {
+    let over = [number(NFTA_CONNLIMIT_COUNT, limit), number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV)];
+    let over = [text_nla(NFTA_EXPR_NAME, "connlimit"), nested(NFTA_EXPR_DATA, &over)];
+    let mut dynset = update_of(set);
+    dynset.push(nested(NFTA_DYNSET_EXPR, &over));
+    other("dynset", dynset)
 }
 
 fn other(kind: &str, attributes: Vec<DefaultNla>) -> Expression {

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::Sender;
 
+use super::group_rules::LOGGED_TO;
 use super::ruleset::LOG_GROUP;
 use super::table::DEVICES;
 use crate::kernel::answer::{Failure, Request};
@@ -56,6 +57,7 @@ const PACKET: i32 = libc::NFNL_SUBSYS_ULOG << 8 | libc::NFULNL_MSG_PACKET;
 
 /// `linux/netfilter/nfnetlink_log.h`.
 const NFULA_IFINDEX_PHYSINDEV: u16 = 6;
+const NFULA_IFINDEX_PHYSOUTDEV: u16 = 7;
 const NFULA_PAYLOAD: u16 = 9;
 const NFULA_PREFIX: u16 = 10;
 const NFULA_HWHEADER: u16 = 16;
@@ -193,9 +195,12 @@ fn frame(message: &Message<'_>) -> Option<(u32, DroppedFrame)> {
     let body = message.payload();
     let is_packet = i32::from(message.message_type()) == PACKET && nft::family(body) == Some(libc::NFPROTO_BRIDGE);
     let part = |kind| find(body, NFGENMSG, kind).filter(|_| is_packet);
-    let index = part(NFULA_IFINDEX_PHYSINDEV)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))?;
-    let reason = text(part(NFULA_PREFIX)?);
-    let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason)?;
+    let prefix = text(part(NFULA_PREFIX)?);
+    let (device, reason) = match prefix == LOGGED_TO {
+        true => (NFULA_IFINDEX_PHYSOUTDEV, Reason::Group),
+        false => (NFULA_IFINDEX_PHYSINDEV, Reason::ALL.into_iter().find(|known| known.as_str() == prefix)?),
+    };
+    let index = part(device)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))?;
     let header = part(NFULA_HWHEADER)?;
     let src_mac = header.get(6..)?.first_chunk().map(|octets: &[u8; 6]| Mac(*octets))?;
     // A tag may have been taken out of the frame on its way.

@@ -126,7 +126,7 @@ impl Laboratory {
             ask(&mut netlink, 0, RouteNetlinkMessage::SetLink(port))?;
         }
         let mut table = Table::apart(netfilter);
-        table.make(&elements::of(GUARDED, PortId(Uuid::nil()), &filter()), false)?;
+        table.make(&elements::of(GUARDED, PortId(Uuid::nil()), &filter()), false, None)?;
         Ok(Self { guarded, closed, witness, _table: table })
     }
 

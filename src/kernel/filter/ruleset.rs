@@ -17,7 +17,7 @@ use crate::plan::filter::Reason;
 pub(super) const LOG_GROUP: u16 = 0x6e69;
 
 /// So much of a frame is logged: Ethernet, a tag, IPv6 and some of what it carries, in octets.
-const LOGGED: u32 = 96;
+pub(super) const LOGGED: u32 = 96;
 
 /// An index of nicd's range has one of these bits: it is a power of two or more (`names::FIRST_INDEX`).
 const NICD: u32 = 0x7fff_ffff & !(FIRST_INDEX - 1);
@@ -35,7 +35,7 @@ pub(super) struct Chain {
 pub(super) type Rule = Vec<Expression>;
 
 /// `NF_BR_PRE_ROUTING`.
-const PRE_ROUTING: u32 = 0;
+pub(super) const PRE_ROUTING: u32 = 0;
 
 /// `NF_BR_LOCAL_IN`.
 const LOCAL_IN: u32 = 1;
@@ -47,25 +47,25 @@ const FORWARD: u32 = 2;
 const LOCAL_OUT: u32 = 3;
 
 /// `NF_BR_POST_ROUTING`.
-const POST_ROUTING: u32 = 4;
+pub(super) const POST_ROUTING: u32 = 4;
 
 /// Before everybody else's: nothing of a forged frame is to be seen by conntrack or a NAT of bridged frames.
 const PRIORITY: i32 = -300;
 
-const IP4: [u8; 2] = [0x08, 0x00];
+pub(super) const IP4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
 const RARP: [u8; 2] = [0x80, 0x35];
-const IP6: [u8; 2] = [0x86, 0xdd];
+pub(super) const IP6: [u8; 2] = [0x86, 0xdd];
 
 /// ARP for IPv4 over Ethernet: hardware and protocol type, and their addresses' lengths.
 const ARP_HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-const ETHER_DESTINATION: At = At::Link(0);
+pub(super) const ETHER_DESTINATION: At = At::Link(0);
 const ETHER_SOURCE: At = At::Link(6);
-const ETHER_TYPE: At = At::Link(12);
-const IP4_SOURCE: At = At::Network(12);
-const IP4_DESTINATION: At = At::Network(16);
-const IP6_SOURCE: At = At::Network(8);
+pub(super) const ETHER_TYPE: At = At::Link(12);
+pub(super) const IP4_SOURCE: At = At::Network(12);
+pub(super) const IP4_DESTINATION: At = At::Network(16);
+pub(super) const IP6_SOURCE: At = At::Network(8);
 const ARP_OPERATION: At = At::Network(6);
 const ARP_SENDER_MAC: At = At::Network(8);
 const ARP_SENDER: At = At::Network(14);
@@ -87,19 +87,19 @@ const DHCP_RELAY: At = At::Transport(32);
 const OTHER_HOST: u8 = 3;
 
 const IGMP: u8 = 2;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMP6: u8 = 58;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMP6: u8 = 58;
 /// ICMPv6's type (RFC 4861, 4.1).
-const ROUTER_SOLICITATION: u8 = 133;
+pub(super) const ROUTER_SOLICITATION: u8 = 133;
 const PIM: u8 = 103;
 
 /// Where a key's parts stand: the device, the MAC, the address.
 const MAC: u32 = 1;
 const ADDRESS: u32 = 3;
 
-/// All chains, those first that others go to.
-pub(super) fn chains() -> Vec<Chain> {
+/// All chains, those first that others go to; with those of groups where it is said how many connections a port in them may have.
+pub(super) fn chains(groups: Option<u32>) -> Vec<Chain> {
     let chain = |name, rules| Chain { name, hook: None, rules };
     let mut chains: Vec<Chain> = Reason::ALL.into_iter().map(|reason| chain(reason.chain(), dropped(reason))).collect();
     chains.extend([
@@ -131,6 +131,7 @@ pub(super) fn chains() -> Vec<Chain> {
         Chain { name: "to_others", hook: Some((FORWARD, PRIORITY)), rules: to_others() },
         Chain { name: "from_bridge", hook: Some((LOCAL_OUT, PRIORITY)), rules: from_bridge() },
     ]);
+    chains.extend(groups.into_iter().flat_map(super::group_rules::chains));
     chains
 }
 
@@ -212,11 +213,11 @@ fn to_bridge() -> Vec<Rule> {
 /// What is sent by a bridge's own device. What nicd says there of a port's addresses is not for that port: its guest would take it for
 /// another machine's that has or wants them (RFC 4862, 5.4.3; RFC 5227, 2.1.1).
 fn from_bridge() -> Vec<Rule> {
-    let own = [out_device(), load(ETHER_SOURCE, 6, MAC), lookup("macs")];
+    let own = [out_device(0), load(ETHER_SOURCE, 6, MAC), lookup("macs")];
     let (arp, request) = (octets(ETHER_TYPE, ARP), octets(ARP_OPERATION, [0, 1]));
-    let probes = [out_device(), load(ARP_TARGET_MAC, 6, MAC), load(ARP_TARGET, 4, ADDRESS), lookup("hosts4")];
+    let probes = [out_device(0), load(ARP_TARGET_MAC, 6, MAC), load(ARP_TARGET, 4, ADDRESS), lookup("hosts4")];
     let (ip6, nonce) = (octets(ETHER_TYPE, IP6), octets(At::Transport(ND_OPTIONS), [14, 1]));
-    let probes6 = [out_device(), load(At::Transport(ND_OPTIONS + 2), 6, MAC), load(ND_TARGET, 16, ADDRESS), lookup("hosts6")];
+    let probes6 = [out_device(0), load(At::Transport(ND_OPTIONS + 2), 6, MAC), load(ND_TARGET, 16, ADDRESS), lookup("hosts6")];
     let solicitation = octets(At::Transport(0), [135]);
     vec![
         rule([&own], drop()),
@@ -227,7 +228,7 @@ fn from_bridge() -> Vec<Rule> {
 
 /// All that leaves by any bridge's port.
 fn to_guest() -> Vec<Rule> {
-    vec![vec![out_device(), lookup("isolated"), goto("isolated")]]
+    vec![vec![out_device(0), lookup("closed"), drop()], vec![out_device(0), lookup("isolated"), goto("isolated")]]
 }
 
 /// What is for the guest alone, and what it needs to be found and to find others. Whether what is for one MAC is the guest's the
@@ -249,7 +250,7 @@ fn isolated() -> Vec<Rule> {
 }
 
 /// It comes by a device with an index of nicd's range.
-fn nicds() -> [Expression; 3] {
+pub(super) fn nicds() -> [Expression; 3] {
     [device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])]
 }
 
@@ -282,15 +283,15 @@ fn allowed(mac: At, address: At, length: u32, set: &str) -> [Expression; 4] {
     [device(0), load(mac, 6, MAC), load(address, length, ADDRESS), lookup(set)]
 }
 
-fn carried(carried: u8) -> [Expression; 2] {
-    [protocol(), is(&[carried])]
+pub(super) fn carried(carried: u8) -> [Expression; 2] {
+    [protocol(0), is(&[carried])]
 }
 
-fn octets<const N: usize>(at: At, value: [u8; N]) -> [Expression; 2] {
+pub(super) fn octets<const N: usize>(at: At, value: [u8; N]) -> [Expression; 2] {
     [load(at, u32::try_from(N).unwrap_or_default(), 0), is(&value)]
 }
 
-fn rule<const N: usize>(parts: [&[Expression]; N], last: Expression) -> Rule {
+pub(super) fn rule<const N: usize>(parts: [&[Expression]; N], last: Expression) -> Rule {
     parts.concat().into_iter().chain([last]).collect()
 }
 
@@ -300,7 +301,7 @@ fn reaches(at: At) -> [Expression; 2] {
     [load(at, 1, 0), compare(Operator::GreatherThanEqual, &[0])]
 }
 
-fn port(at: u32, port: u16) -> [Expression; 2] {
+pub(super) fn port(at: u32, port: u16) -> [Expression; 2] {
     octets(At::Transport(at), port.to_be_bytes())
 }
 
@@ -340,7 +341,7 @@ fn ip4_udp() -> Vec<Rule> {
 fn dhcp() -> Vec<Rule> {
     let own = [device(0), load(DHCP_CLIENT, 6, MAC), lookup("macs")];
     let to_all = octets(IP4_DESTINATION, [255; 4]);
-    let from = |set| rule([&own, &[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], goto("request"));
+    let from = |set| rule([&own, &[protocol(0)], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], goto("request"));
     vec![
         rule([&port(0, 68), &own, &is_in("served")], goto("turn")),
         rule([&octets(IP4_SOURCE, [0; 4]), &to_all, &port(0, 68), &own], goto("request")),
@@ -369,7 +370,7 @@ fn group_member() -> Vec<Rule> {
 }
 
 fn ip4_source() -> Vec<Rule> {
-    let from = |set| rule([&[protocol()], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], accept());
+    let from = |set| rule([&[protocol(0)], &allowed(ETHER_SOURCE, IP4_SOURCE, 4, set)], accept());
     vec![from("hosts4"), from("nets4"), vec![goto(Reason::Ip4.chain())]]
 }
 

@@ -12,14 +12,16 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::elements::{self, Does, Element, Set};
+use super::elements::{self, Does, Element, Set, Sides};
 use super::expression::{Expression, NFTA_COUNTER_PACKETS, Unit, counter, limit};
+use super::group_rules;
 use super::ruleset::{self, Chain};
 use crate::failpoints;
 use crate::kernel::answer::{Failure, Request};
 use crate::kernel::message::{Batch, attributes, find, nested, text, value};
 use crate::kernel::nft::{NFGENMSG, behind, is_dormant};
 use crate::kernel::socket::{Netlink, failed, netfilter};
+use crate::model::Family;
 use crate::plan::filter::{Dropped, Reason};
 
 /// The table's name, in the family of bridges.
@@ -50,8 +52,12 @@ pub(super) struct Found {
     pub(super) is_whole: bool,
     /// Whether it says that it was made after this kernel had been checked.
     pub(super) is_proven: bool,
+    /// Whether the rules of groups are among them.
+    pub(super) has_groups: bool,
     /// The devices' elements, by index.
     pub(super) devices: BTreeMap<u32, Vec<Element>>,
+    /// The elements that no device has alone.
+    pub(super) shared: Vec<Element>,
 }
 
 /// A socket to the table.
@@ -86,8 +92,8 @@ impl Table {
     }
 
     /// Makes the table anew with these devices' elements, in one transaction: where there was one, its rules hold until the new
-    /// ones do.
-    pub(super) fn make(&mut self, elements: &[Element], proven: bool) -> Result<(), Failure> {
+    /// ones do. With the rules of groups where it is said how many connections a port in them may have.
+    pub(super) fn make(&mut self, elements: &[Element], proven: bool, groups: Option<u32>) -> Result<(), Failure> {
         self.socket.transact(Request::Filter, |batch| {
             // A table that is not there cannot be deleted.
             add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(table()));
@@ -95,20 +101,17 @@ impl Table {
             let mut new = table();
             new.attributes.extend(proven.then(|| TableAttribute::UserData(elements::user_data(PROVEN))));
             add(batch, NLM_F_CREATE, NfTablesMessage::NewTable(new));
-            for (id, set) in (1..).zip(Set::all()) {
-                add(batch, NLM_F_CREATE, NfTablesMessage::NewSet(new_set(set, id)));
-            }
-            let chains = ruleset::chains();
-            for chain in &chains {
-                add(batch, NLM_F_CREATE, NfTablesMessage::NewChain(new_chain(chain)));
-            }
-            for chain in &chains {
-                for rule in &chain.rules {
-                    add(batch, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(new_rule(chain.name, rule)));
-                }
+            parts(batch, Set::all(), &ruleset::chains(None));
+            if let Some(connections) = groups {
+                parts(batch, Set::of_groups(), &group_rules::chains(connections));
             }
             change(batch, elements, false);
         })
+    }
+
+    /// Adds the rules of groups to the table.
+    pub(super) fn make_groups(&mut self, connections: u32) -> Result<(), Failure> {
+        self.socket.transact(Request::Filter, |batch| parts(batch, Set::of_groups(), &group_rules::chains(connections)))
     }
 
     /// Takes some elements away and adds others, in one transaction.
@@ -120,17 +123,22 @@ impl Table {
     }
 
     /// What the kernel has.
-    pub(super) fn read(&mut self) -> Result<Found, Failure> {
-        failpoints::call(("filter", "read"), || self.read_all(), |errno| Failure::system(Request::Look, errno))
+    pub(super) fn read(&mut self, connections: u32) -> Result<Found, Failure> {
+        failpoints::call(("filter", "read"), || self.read_all(connections), |errno| Failure::system(Request::Look, errno))
     }
 
-    fn read_all(&mut self) -> Result<Found, Failure> {
+    fn read_all(&mut self, connections: u32) -> Result<Found, Failure> {
         let (is_asked, is_proven) = self.state()?;
-        let mut found = Found { is_whole: is_asked && self.has_rules()?, is_proven, devices: BTreeMap::new() };
-        for set in Set::all() {
+        let rules = if is_asked { self.rules()? } else { BTreeMap::new() };
+        let has_groups = group_rules::chains(connections).iter().any(|chain| rules.contains_key(chain.name));
+        let is_whole = is_asked && are(&ruleset::chains(has_groups.then_some(connections)), rules);
+        let mut found = Found { is_whole, is_proven, has_groups, ..Found::default() };
+        let of_groups = Set::of_groups().filter(|set| has_groups && is_whole && *set != Set::Connections);
+        for set in Set::all().chain(of_groups) {
             for element in self.elements(set)? {
-                if let Some(index) = elements::device(&element.key) {
-                    found.devices.entry(index).or_default().push(element);
+                match elements::device(&element.key).filter(|_| set.is_by_device()) {
+                    Some(index) => found.devices.entry(index).or_default().push(element),
+                    None => found.shared.push(element),
                 }
             }
         }
@@ -177,25 +185,15 @@ impl Table {
         Ok(self.socket.answer(batch, read)?.unwrap_or_default())
     }
 
-    fn has_rules(&mut self) -> Result<bool, Failure> {
-        let mut found = self.rules()?;
-        let chains = ruleset::chains();
-        let are_there = chains.iter().all(|chain| {
-            let found = found.remove(chain.name).unwrap_or_default();
-            let is_there = |(wanted, found): (&ruleset::Rule, &FoundRule)| {
-                let octets = wanted.iter().map(octets).collect::<Vec<_>>();
-                octets.len() == found.len() && octets.iter().zip(found).all(|(wanted, found)| is_expression(wanted, found))
-            };
-            chain.rules.len() == found.len() && chain.rules.iter().zip(&found).all(is_there)
-        });
-        Ok(are_there && found.is_empty())
-    }
-
     /// How many frames were dropped since the table was made, by reason.
     pub(super) fn all_dropped(&mut self) -> Result<Dropped, Failure> {
         let rules = self.rules()?;
-        let counted = |reason: Reason| rules.get(reason.chain())?.iter().flatten().find_map(|one| counted(one));
-        Ok(Dropped(Reason::ALL.into_iter().filter_map(|reason| Some((reason, counted(reason)?))).collect()))
+        let counted = |chain: &str| rules.get(chain)?.iter().flatten().find_map(|one| counted(one));
+        let mut dropped =
+            Dropped(Reason::ALL.into_iter().filter_map(|reason| Some((reason, counted(reason.chain())?))).collect());
+        let to_guests = counted(group_rules::DROP_TO).unwrap_or_default();
+        dropped.0.entry(Reason::Group).and_modify(|group| *group += to_guests);
+        Ok(dropped)
     }
 
     /// The expressions of each chain's rules, as the kernel gives them. The crate's types would write a text for each attribute, in
@@ -235,6 +233,19 @@ impl Table {
 
 /// The expressions of a rule, as the kernel gives them.
 type FoundRule = Vec<Vec<u8>>;
+
+/// Whether chains and rules are as they are made.
+fn are(chains: &[Chain], mut found: BTreeMap<String, Vec<FoundRule>>) -> bool {
+    let are_there = chains.iter().all(|chain| {
+        let found = found.remove(chain.name).unwrap_or_default();
+        let is_there = |(wanted, found): (&ruleset::Rule, &FoundRule)| {
+            let octets = wanted.iter().map(octets).collect::<Vec<_>>();
+            octets.len() == found.len() && octets.iter().zip(found).all(|(wanted, found)| is_expression(wanted, found))
+        };
+        chain.rules.len() == found.len() && chain.rules.iter().zip(&found).all(is_there)
+    });
+    are_there && found.is_empty()
+}
 
 /// An expression as nicd sends it.
 fn octets(expression: &Expression) -> Vec<u8> {
@@ -291,7 +302,27 @@ fn table() -> TableMessage {
     TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] }
 }
 
-fn new_set(set: Set, id: u32) -> SetMessage {
+/// Adds sets, chains and rules to the table.
+fn parts(batch: &mut Batch, sets: impl Iterator<Item = Set>, chains: &[Chain]) {
+    for set in sets {
+        add(batch, NLM_F_CREATE, NfTablesMessage::NewSet(new_set(set)));
+    }
+    for chain in chains {
+        add(batch, NLM_F_CREATE, NfTablesMessage::NewChain(new_chain(chain)));
+    }
+    for chain in chains {
+        for rule in &chain.rules {
+            add(batch, NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(new_rule(chain.name, rule)));
+        }
+    }
+}
+
+/// The number of a set in a transaction.
+fn id(set: Set) -> u32 {
+    (1..).zip(Set::all().chain(Set::of_groups())).find(|(_, one)| *one == set).map_or(0, |(id, _)| id)
+}
+
+fn new_set(set: Set) -> SetMessage {
     let padded = set.parts().iter().map(|part| part.next_multiple_of(4)).sum();
     let size = if set.parts().len() == 1 { DEVICES } else { ADDRESSES };
     let mut flags = SetFlags::empty();
@@ -301,17 +332,21 @@ fn new_set(set: Set, id: u32) -> SetMessage {
         description = vec![SetDescription::Concat(set.parts().iter().map(|part| field(*part)).collect())];
     }
     flags.set(SetFlags::Eval, set.is_made_by_frames());
+    flags.set(SetFlags::Map, set.value().is_some());
     let mut attributes = vec![
         SetAttribute::Table(TABLE.to_owned()),
         SetAttribute::Name(set.name().to_owned()),
         SetAttribute::Flags(flags),
         SetAttribute::KeyType(key_type(set)),
         SetAttribute::KeyLen(padded),
-        SetAttribute::Id(id),
+        SetAttribute::Id(id(set)),
         SetAttribute::Description(description),
     ];
-    if set.parts().len() == 1 {
+    if set.parts() == [4] {
         attributes.push(SetAttribute::UserData(HOST_ORDER.to_vec()));
+    }
+    if let Some(length) = set.value() {
+        attributes.extend([SetAttribute::DataType(value_type(set)), SetAttribute::DataLen(length)]);
     }
     let expression = match set {
         Set::Logged => Some(limit(LOGGED.0, LOGGED.1, Unit::Packets, false)),
@@ -345,13 +380,40 @@ fn key_type(set: Set) -> u32 {
     const ETHER: u32 = 9;
     const IP4: u32 = 7;
     const IP6: u32 = 8;
+    const MARK: u32 = 19;
+    const PROTOCOL: u32 = 12;
+    const SERVICE: u32 = 13;
+    const NAME: u32 = 41;
+    const CLASS: u32 = 23;
     let parts: &[u32] = match set {
+        Set::Zones => &[NAME],
+        Set::Hosts => &[NAME, ETHER],
+        Set::Holders4 => &[NAME, IP4],
+        Set::Holders6 => &[NAME, IP6],
+        Set::Allowed(_, Family::V4, Sides::Nets) => &[MARK, IP4],
+        Set::Allowed(_, Family::V6, Sides::Nets) => &[MARK, IP6],
+        Set::Allowed(_, Family::V4, Sides::CarriedNets) => &[MARK, PROTOCOL, SERVICE, IP4],
+        Set::Allowed(_, Family::V6, Sides::CarriedNets) => &[MARK, PROTOCOL, SERVICE, IP6],
+        Set::Allowed(_, _, Sides::Profiles) => &[MARK, CLASS],
+        Set::Allowed(_, _, Sides::CarriedProfiles) => &[MARK, CLASS, PROTOCOL, SERVICE],
         Set::Served | Set::Served6 | Set::Solicited | Set::Macs => &[INDEX, ETHER],
         Set::Hosts4 | Set::Nets4 => &[INDEX, ETHER, IP4],
         Set::Hosts6 | Set::Nets6 => &[INDEX, ETHER, IP6],
         _ => &[INDEX],
     };
     parts.iter().fold(0, |all, part| all << 6 | part)
+}
+
+/// The same of what a map has for a key.
+fn value_type(set: Set) -> u32 {
+    const INTEGER: u32 = 4;
+    const MARK: u32 = 19;
+    const CLASS: u32 = 23;
+    match set {
+        Set::Zones => INTEGER,
+        Set::Holders4 | Set::Holders6 => CLASS,
+        _ => MARK,
+    }
 }
 
 fn new_chain(chain: &Chain) -> ChainMessage {
@@ -431,7 +493,7 @@ mod tests {
 
     #[test]
     fn each_rule_is_another_than_all_others() {
-        let chains = ruleset::chains();
+        let chains = ruleset::chains(Some(1));
         let rules: Vec<FoundRule> =
             chains.iter().flat_map(|chain| &chain.rules).map(|rule| rule.iter().map(octets).collect()).collect();
         let same = |a: &[Vec<u8>], b: &[Vec<u8>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_expression(a, b));

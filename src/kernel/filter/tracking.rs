@@ -1,0 +1,149 @@
+//! Security groups among the filters: their rules, their profiles, and the connections that these do not allow any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Filters, State, flows};
+use crate::kernel::OpErrorKind;
+use crate::kernel::answer::Failure;
+use crate::plan::groups::Profile;
+use crate::threads;
+
+/// Connections that have to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    /// Addresses of zones whose device has gone.
+    gone: BTreeSet<(u16, IpAddr)>,
+    /// Whether what profiles allow has changed for devices that there are.
+    narrowed: bool,
+    /// Whether a thread is about to look.
+    waited_for: bool,
+}
+
+impl Filters {
+    /// Executes [`Op::SetProfiles`](crate::plan::Op::SetProfiles): one transaction for all devices that have them. The connections that
+    /// they do not allow any more are gone when it returns.
+    pub(in crate::kernel) fn set_profiles(&self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
+        self.lock().set_profiles(profiles)?;
+        self.cut()
+    }
+
+    /// Deletes the connections that are not allowed any more.
+    pub(super) fn cut(&self) -> Result<(), Failure> {
+        let (zones, gone) = {
+            let mut state = self.lock();
+            let stale = &mut state.stale;
+            if !stale.narrowed && stale.gone.is_empty() {
+                return Ok(());
+            }
+            stale.narrowed = false;
+            let gone = std::mem::take(&mut stale.gone);
+            let mut zones: BTreeSet<u16> = gone.iter().map(|(zone, _)| *zone).collect();
+            for (zone, (_, has_host)) in state.shared.zones() {
+                zones.insert(zone);
+                zones.extend(has_host.then_some(0));
+            }
+            (zones, gone)
+        };
+        let mut refused = flows::of_zones(&zones)?;
+        {
+            let state = self.lock();
+            refused.retain(|flow| flows::is_refused(flow, &state.shared, &gone));
+        }
+        flows::delete(&refused)
+    }
+
+    /// The same, if what devices that are there may do was narrowed. Else it is done later.
+    pub(super) fn cut_narrowed(&self) -> Result<(), Failure> {
+        if self.lock().stale.narrowed {
+            return self.cut();
+        }
+        self.cut_later();
+        Ok(())
+    }
+
+    /// The same on a thread of its own, where nobody waits for it.
+    pub(super) fn cut_later(&self) {
+        let mut state = self.lock();
+        if state.stale.waited_for || state.stale.gone.is_empty() {
+            return;
+        }
+        let filters = Self(Arc::clone(&self.0));
+        let cut = move || {
+            filters.lock().stale.waited_for = false;
+            if let Err(failure) = filters.cut() {
+                tracing::warn!(said = failure.said, "connections of devices that are gone could not be deleted");
+            }
+        };
+        state.stale.waited_for = threads::start("nicd-flows", cut).is_ok();
+    }
+
+    /// Why the kernel does not track the connections of bridges, though ports are in groups. What was refused is tried again.
+    pub(in crate::kernel) fn untracked(&self) -> Option<String> {
+        let mut state = self.lock();
+        if state.untracked.is_some() && state.track().is_ok() {
+            // Closed devices are opened.
+            let _ = state.restore();
+        }
+        state.untracked.as_ref().map(|failure| failure.said.clone())
+    }
+}
+
+/// How many connections a port in groups may have if it was not said.
+const CONNECTIONS: u32 = 65_536;
+
+impl State {
+    /// How many connections a port in groups may have.
+    pub(super) fn connections(&self) -> u32 {
+        self.connections.unwrap_or(CONNECTIONS)
+    }
+
+    /// Has the rules of groups in the table.
+    pub(super) fn track(&mut self) -> Result<(), Failure> {
+        if self.groups {
+            return Ok(());
+        }
+        let connections = self.connections();
+        match self.transact(|table| table.make_groups(connections)) {
+            Ok(()) => {
+                (self.groups, self.untracked) = (true, None);
+                Ok(())
+            }
+            Err(failure) if super::is_stale(&failure) => {
+                let failure = failure.meaning(OpErrorKind::ConntrackUnavailable);
+                self.untracked = Some(failure.clone());
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn set_profiles(&mut self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
+        self.shared.begin();
+        let before = self.shared.set_profiles(profiles);
+        let (gone, new) = self.shared.change();
+        if (gone.is_empty() && new.is_empty()) || !self.groups {
+            return Ok(());
+        }
+        let changed = match self.transact(|table| table.change(&gone, &new)) {
+            Err(failure) if super::is_stale(&failure) => self.restore_in_a_few_tries().map(drop),
+            changed => changed,
+        };
+        match &changed {
+            Ok(()) => self.stale.narrowed |= !gone.is_empty(),
+            Err(_) => _ = self.shared.set_profiles(before),
+        }
+        changed
+    }
+
+    /// Notes what a device's new filter means for the connections that it has.
+    pub(super) fn note_stale(&mut self, before: Option<&super::Filter>, after: Option<&super::Filter>) {
+        let Some(groups) = before.and_then(|filter| filter.groups.as_ref()) else { return };
+        let keeps = |address: &IpAddr| after.is_some_and(|filter| super::shared::hosts(filter).any(|kept| kept == *address));
+        let left = before.into_iter().flat_map(super::shared::hosts).filter(|address| !keeps(address));
+        self.stale.gone.extend(left.map(|address| (groups.zone, address)));
+        let profile = after.and_then(|filter| filter.groups.as_ref()).map(|groups| groups.profile);
+        self.stale.narrowed |= profile.is_some_and(|profile| profile != groups.profile);
+    }
+}
