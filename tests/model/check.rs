@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nicd::kernel::fake::Fake;
-use nicd::model::{Mac, Network, Origin, Phase, Port, PortId, Server, Subnet, names};
+use nicd::model::{Group, Mac, Network, Origin, Phase, Port, PortId, Server, Subnet, names};
 use nicd::plan::{Kind, LinkState};
 use nicd::service::{PortFilter, PortView, Service};
 use nicd::store::FILE;
 use rusqlite::{Connection, OpenFlags};
 use serde::de::DeserializeOwned;
 
-use crate::scene::{AGENTS, BR0, NETNS, Scene, address, network_id, server_id, subnet_id};
+use crate::scene::{AGENTS, BR0, NETNS, Scene, address, group_id, network_id, server_id, subnet_id};
 
 /// Hosts of a v4 subnet; the first is the gateway.
 const V4_HOSTS: std::ops::RangeInclusive<u8> = 2..=6;
@@ -27,6 +27,8 @@ pub struct Reference {
     pub networks: [Option<[bool; 2]>; 2],
     /// The MTU of the network whose bridge the agent makes.
     pub mtu: u32,
+    /// The security groups there are, with whether they have a rule about the other one.
+    pub groups: [Option<bool>; 2],
     /// The servers there are.
     pub servers: BTreeSet<usize>,
     /// The ports there are.
@@ -56,6 +58,8 @@ pub struct RefPort {
     pub ips: Vec<IpAddr>,
     /// Its MAC.
     pub mac: Mac,
+    /// The security groups that it is in.
+    pub groups: BTreeSet<usize>,
     /// Whether it shall be up.
     pub admin_up: bool,
     /// Whether a VMM holds its tap open.
@@ -68,6 +72,7 @@ impl Reference {
         Self {
             networks: [None, None],
             mtu: 1500,
+            groups: [None, None],
             servers: (0..3).collect(),
             ports: BTreeMap::new(),
             netns_gone: false,
@@ -111,6 +116,7 @@ impl Reference {
             origin: port.origin,
             ips: port.fixed_ips.iter().map(|ip| ip.ip_address).collect(),
             mac: port.mac,
+            groups: (0..2).filter(|n| port.groups.contains(&group_id(*n))).collect(),
             admin_up: port.admin_up,
             open: false,
         };
@@ -172,6 +178,7 @@ impl Reference {
             let ips: Vec<IpAddr> = view.port.fixed_ips.iter().map(|ip| ip.ip_address).collect();
             same("addresses", &ips, &port.ips)?;
             same("mac", view.port.mac, port.mac)?;
+            same("security groups", &view.port.groups, &port.groups.iter().map(|n| group_id(*n)).collect())?;
             same("admin state", view.port.admin_up, port.admin_up)?;
             let server = view.port.attached_to();
             same("server", server, port.server.map(server_id))?;
@@ -189,6 +196,8 @@ impl Reference {
         }
         let networks: Vec<_> = service.networks().into_iter().map(|view| (view.network.id, view.subnets)).collect();
         same("networks", networks, self.networks_shown())?;
+        let groups: Vec<_> = service.groups().into_iter().map(|group| (group.id, group.rules.len())).collect();
+        same("security groups", groups, (0..2).filter_map(|n| Some((group_id(n), 2 + usize::from(self.groups[n]?)))).collect())?;
         let health = service.health();
         let mut problems = health.problems;
         problems.retain(|problem| !(self.store_may_be_ill && problem.reason.starts_with("store_")));
@@ -283,6 +292,7 @@ fn check_store(service: &Service, dir: &Path) -> Result<(), String> {
     let networks: Vec<Network> = service.networks().into_iter().map(|view| view.network).collect();
     same("stored networks", all(&store, "networks"), networks)?;
     same("stored subnets", all::<Subnet>(&store, "subnets"), service.subnets())?;
+    same("stored security groups", all::<Group>(&store, "security_groups"), service.groups())?;
     let servers: Vec<Server> = service.servers().into_iter().map(|view| view.server).collect();
     same("stored servers", all(&store, "servers"), servers)?;
     let reserved: i64 = store.query_row("SELECT count(*) FROM addresses", [], |row| row.get(0)).unwrap();

@@ -7,8 +7,11 @@ use std::time::Duration;
 use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
 use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::rule::{NewGroup, NewRule};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{Limits, NetworkId, NetworkKind, Owner, Phase, PortId, Profile, ServerId, SubnetId};
+use nicd::model::{
+    Direction, Family, GroupId, Limits, NetworkId, NetworkKind, Owner, Phase, PortId, Profile, RuleId, ServerId, SubnetId,
+};
 use nicd::plan::{Kind, LinkState};
 use nicd::service::{Error, PortFilter, PortView, Reply, Service};
 use uuid::Uuid;
@@ -165,6 +168,38 @@ pub fn network_id(n: usize) -> NetworkId {
 /// The id of a network's subnet of a family.
 pub fn subnet_id(network: usize, v6: bool) -> SubnetId {
     SubnetId(Uuid::from_u128(0xb000_0000_0000_4000_8000_0000_0000_0000 + 2 * network as u128 + u128::from(v6)))
+}
+
+/// The n-th security group's id.
+pub fn group_id(n: usize) -> GroupId {
+    GroupId(Uuid::from_u128(0xd000_0000_0000_4000_8000_0000_0000_0000 + n as u128))
+}
+
+/// Makes the n-th security group.
+pub fn create_group(n: usize) -> Action {
+    Action::CreateGroups(vec![NewGroup {
+        id: group_id(n),
+        name: format!("group{n}"),
+        description: String::new(),
+        project_id: String::new(),
+    }])
+}
+
+/// Lets the n-th security group's ports hear the other one's.
+pub fn create_rule(n: usize) -> Action {
+    Action::CreateRules(vec![NewRule {
+        id: RuleId(Uuid::new_v4()),
+        group_id: group_id(n),
+        description: String::new(),
+        project_id: None,
+        direction: Direction::Ingress,
+        family: Family::V4,
+        protocol: Some("tcp".to_owned()),
+        min: Some(80),
+        max: Some(90),
+        prefix: None,
+        remote_group: Some(group_id(1 - n)),
+    }])
 }
 
 /// The n-th server's id.

@@ -1,5 +1,6 @@
 //! Any sequence of operations, compared with the reference after every one of them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use nicd::failpoints::FaultRule;
@@ -11,8 +12,8 @@ use proptest::prelude::*;
 
 use crate::check::{RefPort, Reference, same};
 use crate::scene::{
-    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_network, create_port, create_subnet, detach, let_go_of_leaving,
-    network_id, on, port_of, put_server,
+    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_group, create_network, create_port, create_rule, create_subnet,
+    detach, group_id, let_go_of_leaving, network_id, on, port_of, put_server,
 };
 
 /// NICs a server may have in these tests.
@@ -37,6 +38,10 @@ pub enum Step {
     DetachOfAnother(usize),
     Delete(usize),
     Admin(usize, bool),
+    CreateGroup(usize),
+    CreateRule(usize),
+    DeleteGroup(usize),
+    SetGroups(usize, [bool; 2]),
     Open(usize, bool),
     Meddle(usize, Meddling),
     MeddleBridge(Meddling),
@@ -90,6 +95,10 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => pick.clone().prop_map(Step::DetachOfAnother),
         2 => pick.clone().prop_map(Step::Delete),
         2 => (pick.clone(), any::<bool>()).prop_map(|(p, up)| Step::Admin(p, up)),
+        2 => (0..2usize).prop_map(Step::CreateGroup),
+        2 => (0..2usize).prop_map(Step::CreateRule),
+        1 => (0..2usize).prop_map(Step::DeleteGroup),
+        3 => (pick.clone(), any::<[bool; 2]>()).prop_map(|(p, groups)| Step::SetGroups(p, groups)),
         3 => (pick.clone(), any::<bool>()).prop_map(|(p, open)| Step::Open(p, open)),
         4 => (pick.clone(), meddling()).prop_map(|(p, what)| Step::Meddle(p, what)),
         1 => meddling().prop_map(Step::MeddleBridge),
@@ -234,6 +243,10 @@ impl Run {
             Step::DetachOfAnother(pick) => self.detach_of_another(pick),
             Step::Delete(pick) => self.delete(pick),
             Step::Admin(pick, up) => self.admin(pick, up),
+            Step::CreateGroup(n) => self.create_group(n),
+            Step::CreateRule(n) => self.create_rule(n),
+            Step::DeleteGroup(n) => self.delete_group(n),
+            Step::SetGroups(pick, groups) => self.set_groups(pick, groups),
             Step::Open(pick, open) => self.open(pick, open),
             Step::Meddle(pick, what) => self.meddle(pick, what),
             Step::MeddleBridge(what) => self.meddle_bridge(what),
@@ -460,6 +473,55 @@ impl Run {
             && let Some(port) = self.reference.ports.get_mut(&id)
         {
             port.admin_up = up;
+        }
+        Ok(())
+    }
+
+    fn create_group(&mut self, n: usize) -> Result<(), String> {
+        let wanted = if self.reference.groups[n].is_some() { Err("id_in_use") } else { Ok(()) };
+        if self.answer(create_group(n), wanted)? {
+            self.reference.groups[n] = Some(false);
+        }
+        Ok(())
+    }
+
+    fn create_rule(&mut self, n: usize) -> Result<(), String> {
+        let wanted = match self.reference.groups {
+            [None, _] | [_, None] => Err("no_such_group"),
+            groups if groups[n] == Some(true) => Err("rule_exists"),
+            _ => Ok(()),
+        };
+        if self.answer(create_rule(n), wanted)? {
+            self.reference.groups[n] = Some(true);
+        }
+        Ok(())
+    }
+
+    fn delete_group(&mut self, n: usize) -> Result<(), String> {
+        let wanted = match self.reference.groups[n] {
+            None => Err("no_such_group"),
+            Some(_) if self.reference.ports.values().any(|port| port.groups.contains(&n)) => Err("group_in_use"),
+            Some(_) => Ok(()),
+        };
+        if self.answer(Action::DeleteGroup(group_id(n)), wanted)? {
+            self.reference.groups[n] = None;
+            // The other one's rule about it goes with it.
+            if let Some(rule) = &mut self.reference.groups[1 - n] {
+                *rule = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_groups(&mut self, pick: usize, groups: [bool; 2]) -> Result<(), String> {
+        let Some((id, _)) = self.pick(pick) else { return Ok(()) };
+        let groups: BTreeSet<usize> = (0..2).filter(|n| groups[*n]).collect();
+        let there = groups.iter().all(|n| self.reference.groups[*n].is_some());
+        let change = PortChange { groups: Some(groups.iter().map(|n| group_id(*n)).collect()), ..PortChange::default() };
+        if self.answer(Action::UpdatePort(id, change), if there { Ok(()) } else { Err("no_such_group") })?
+            && let Some(port) = self.reference.ports.get_mut(&id)
+        {
+            port.groups = groups;
         }
         Ok(())
     }
