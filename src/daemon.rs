@@ -241,6 +241,7 @@ pub async fn serve<K: Kernel + Clone>(
     let service = Service::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     service.reconciler().begin().await.map_err(failed)?;
+    tokio::spawn(Arc::clone(&service).follow_jobs());
     let ended = CancellationToken::new();
     let pulse = Heartbeat::new(systemd::heartbeat_interval(), systemd::heartbeat());
     let mut following = tokio::spawn(Arc::clone(service.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));

@@ -48,6 +48,11 @@ fn novaclient_attaches_lists_and_detaches_at_every_microversion() {
 }
 
 #[test]
+fn huaweis_sdk_adds_lists_and_deletes_nics_by_jobs() {
+    passes("test_huaweicloudsdk.py");
+}
+
+#[test]
 fn every_example_of_the_seed_documents_works_with_curl() {
     passes("test_seeds.py");
 }

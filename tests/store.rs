@@ -99,6 +99,7 @@ fn records_survive_a_reopening() {
         ports: vec![ports[0].clone()],
         trunks: Vec::new(),
         remembered: kept,
+        jobs: Vec::new(),
     };
     assert_eq!(again.loaded, wanted);
     // What the deleted one had is free.

@@ -25,6 +25,8 @@ pub enum Envelope {
     Compute,
     /// `{"NeutronError": {"type", "message", "detail", "reason"}}`
     Network,
+    /// `{"error": {"code": "Ecs.NNNN", "message", "reason", "details"}}`
+    Otc,
 }
 
 /// How a MAC is written.
@@ -45,7 +47,7 @@ pub enum V6Text {
     Full,
 }
 
-/// Nova, OTC, and the agent's own routes.
+/// Nova, what OTC takes from it, and the agent's own routes.
 pub const COMPUTE: Dialect =
     Dialect { envelope: Envelope::Compute, second_on_network: SecondOnNetwork::Allowed, mac: MacText::Lower, v6: V6Text::Short };
 
@@ -56,11 +58,16 @@ pub const RACKSPACE: Dialect =
 /// Neutron's networks, subnets and ports.
 pub const NETWORK: Dialect = Dialect { envelope: Envelope::Network, ..COMPUTE };
 
+/// OTC's own calls, under `/v1`.
+pub const OTC: Dialect = Dialect { envelope: Envelope::Otc, ..COMPUTE };
+
 impl Dialect {
     /// The dialect a path is of.
     pub fn of(path: &str) -> Self {
         if path == "/v2.0" || path.starts_with("/v2.0/") {
             NETWORK
+        } else if path.starts_with("/v1/") {
+            OTC
         } else if is_rackspaces(path) {
             RACKSPACE
         } else {
@@ -75,6 +82,7 @@ impl Dialect {
             _ if is_rackspaces(path) => "rackspace",
             "v2" | "v2.1" => "nova",
             "v2.0" => "neutron",
+            "v1" => "otc",
             "nicd" | "metrics" | "openapi.json" => "agent",
             _ => "none",
         }
@@ -116,6 +124,7 @@ mod tests {
             ("/os-networksv2", RACKSPACE),
             ("/v2/123/os-networksv2/x", RACKSPACE),
             ("/nicd/v1/health", COMPUTE),
+            ("/v1/123/jobs/x", OTC),
             ("/v2.00", COMPUTE),
         ] {
             assert_eq!(Dialect::of(path), dialect, "{path}");
@@ -130,6 +139,7 @@ mod tests {
             ("/v2/123/servers/x/os-virtual-interfacesv2/y", "rackspace"),
             ("/os-networksv2/x", "rackspace"),
             ("/nicd/v1/health", "agent"),
+            ("/v1/123/jobs/x", "otc"),
             ("/metrics", "agent"),
             ("/", "none"),
             ("/wp-login.php", "none"),

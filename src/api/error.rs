@@ -137,6 +137,12 @@ pub enum ObjectKind {
     Trunk,
     /// A flavor.
     Flavor,
+    /// A job.
+    Job,
+    /// An extension of Neutron's.
+    Extension,
+    /// A subnet pool.
+    SubnetPool,
 }
 
 impl From<Error> for ApiError {
@@ -190,6 +196,11 @@ pub(super) fn envelope(row: &Row, status: StatusCode, message: &str, envelope: E
     match envelope {
         Envelope::Compute => {
             json!({status::key(status): {"code": status.as_u16(), "message": message, "reason": reason}})
+        }
+        Envelope::Otc => {
+            let code = status::ecs(row);
+            let details = [json!({"code": code, "message": message})];
+            json!({"error": {"code": code, "message": message, "reason": reason, "details": details}})
         }
         Envelope::Network => json!({"NeutronError": {"type": kind, "message": message, "detail": "", "reason": reason}}),
     }
@@ -254,6 +265,9 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
             ObjectKind::Group => ("no_such_group", format!("Security group {id} does not exist")),
             ObjectKind::Rule => ("no_such_rule", format!("Security group rule {id} does not exist")),
             ObjectKind::Trunk => ("no_such_trunk", format!("Trunk {id} could not be found.")),
+            ObjectKind::Job => ("no_such_job", format!("there is no job {id}; jobs are kept for a day after their end")),
+            ObjectKind::Extension => ("no_such_extension", format!("Extension with alias {id} does not exist")),
+            ObjectKind::SubnetPool => ("no_such_subnetpool", format!("Subnet pool {id} could not be found; there are none")),
             ObjectKind::Flavor => ("no_such_flavor", format!("Flavor {id} could not be found.")),
         },
         ApiError::UseAttach { device, port } => {

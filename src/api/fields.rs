@@ -341,6 +341,11 @@ impl Fields {
         taken.ok_or_else(|| self.about_all(format!("'{name}' is a required property")))
     }
 
+    /// A refusal of the object as a whole.
+    pub fn refused(&self, why: &str) -> BodyError {
+        self.about_all(why.to_owned())
+    }
+
     /// Ends the parsing: no unknown attribute may be left.
     ///
     /// # Errors

@@ -7,10 +7,12 @@
 //!
 //! A dialect parses requests and renders replies; it decides nothing. Only `api/status.rs` has status codes.
 
+mod absent;
 mod agent;
 mod answer;
 pub mod dialect;
 pub mod error;
+mod extensions;
 mod fields;
 mod flavors;
 mod groups;
@@ -25,7 +27,9 @@ mod microversion;
 mod networks;
 mod nova;
 mod openapi;
+mod otc;
 mod ports;
+mod quotas;
 mod rackspace;
 mod replay;
 mod resource;

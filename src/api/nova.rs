@@ -284,7 +284,7 @@ impl Asked {
 
 answer! {
     /// An interface as Nova shows it, before the tag.
-    Attachment(view: &PortView) {
+    pub(super) Attachment(view: &PortView) {
         /// The port's status at that moment.
         "port_state": view.phase.status().as_str() => status(),
         /// Its addresses.

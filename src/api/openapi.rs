@@ -24,6 +24,7 @@ use utoipa::openapi::{Components, ComponentsBuilder, InfoBuilder, LicenseBuilder
 use super::routes;
 
 pub(super) mod agent;
+pub(super) mod discovery;
 mod entry;
 pub(super) mod flavors;
 pub(super) mod groups;
@@ -31,6 +32,7 @@ mod lists;
 pub(super) mod maintenance;
 pub(super) mod networks;
 pub(super) mod nova;
+pub(super) mod otc;
 pub(super) mod ports;
 pub(super) mod rackspace;
 mod samples;
@@ -110,6 +112,7 @@ fn components(kept: Kept) -> Components {
         nova::schemas(),
         flavors::schemas(),
         rackspace::schemas(),
+        otc::schemas(),
         networks::schemas(),
         subnets::schemas(),
         groups::schemas(),
@@ -164,6 +167,7 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
 fn in_path(name: &str) -> Parameter {
     let parameter = match name {
         "flavor" => parameter(name, segment()).example(Some(crate::api::flavors::ID.into())),
+        "alias" => parameter(name, segment()).example(Some("port-security".into())),
         "project" => parameter(name, segment()).description(Some("Not stored; any text.")).example(Some("demo".into())),
         name => parameter(name, any_uuid()),
     };
@@ -173,7 +177,7 @@ fn in_path(name: &str) -> Parameter {
 /// The suffix that makes an operation's id unique under several prefixes.
 fn suffix(prefix: &str) -> String {
     match prefix {
-        "" | "/v2.0" | "/nicd/v1" => String::new(),
+        "" | "/v1/{project}" | "/v2.0" | "/nicd/v1" => String::new(),
         prefix => prefix.replace('/', "_").replace(['.', '{', '}'], ""),
     }
 }

@@ -12,7 +12,7 @@ use crate::service::PortView;
 use super::fields::Shape;
 use super::microversion::{self, Microversion};
 use super::resource::Resource;
-use super::{AppState, nova, rackspace};
+use super::{AppState, nova, otc, rackspace};
 
 /// Renders the answer. The body of the repeated request, which equals the first one, selects the answer's shape. `None` when an
 /// object was deleted since.
@@ -27,6 +27,7 @@ pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8
             let port = attached(state, path, *port)?;
             Some(Json(json!({"virtual_interfaces": [rackspace::interface(state, &port)]})).into_response())
         }
+        (_, [Made::Job(job)]) => state.job(*job).ok().map(|job| Json(otc::accepted(job.id)).into_response()),
         (Some(last), _) => {
             let many = &last.replace('-', "_");
             let shown = made.iter().map(|one| match one {
@@ -34,6 +35,7 @@ pub(super) fn show(state: &AppState, path: &str, headers: &HeaderMap, body: &[u8
                 Made::Subnet(id) => state.subnet(*id).ok().map(|subnet| subnet.shown()),
                 Made::Group(id) => state.group(*id).ok().map(|group| group.shown()),
                 Made::Rule(id) => state.rule(*id).ok().map(|rule| rule.shown()),
+                Made::Job(_) => None,
                 Made::Port(id) => state.port(*id).ok().map(|port| port.shown()),
                 Made::Trunk(id) => state.trunk(*id).ok().map(|trunk| trunk.shown()),
             });

@@ -1,5 +1,7 @@
 //! The table of all routes, with handler and documentation. A route is served and documented if and only if it is in this table.
 
+use std::collections::BTreeSet;
+
 use axum::handler::Handler;
 use axum::routing::{self, MethodRouter};
 use utoipa::openapi::HttpMethod;
@@ -8,7 +10,9 @@ use crate::model::{Group as SecurityGroup, Subnet};
 use crate::service::{NetworkView, PortView, RuleView, TrunkView};
 
 use super::openapi::{self as document, Entry};
-use super::{AppState, agent, flavors, maintenance, metrics, nova, rackspace, resource, stream, trunks, versions};
+use super::{
+    AppState, absent, agent, extensions, flavors, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream, trunks, versions,
+};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -54,7 +58,7 @@ method!(put, HttpMethod::Put);
 method!(delete, HttpMethod::Delete);
 
 /// All of them.
-pub(super) fn groups() -> [Group; 5] {
+pub(super) fn groups() -> [Group; 6] {
     [
         Group { prefixes: &[""], layers: Layers::None, routes: discovery() },
         Group {
@@ -63,6 +67,7 @@ pub(super) fn groups() -> [Group; 5] {
             routes: compute(),
         },
         Group { prefixes: &["", "/v2/{project}"], layers: Layers::Idempotent, routes: rackspaces() },
+        Group { prefixes: &["/v1/{project}"], layers: Layers::Idempotent, routes: otcs() },
         Group { prefixes: &["/v2.0"], layers: Layers::Idempotent, routes: network() },
         Group { prefixes: &["/nicd/v1"], layers: Layers::None, routes: own() },
     ]
@@ -111,12 +116,30 @@ fn rackspaces() -> Vec<Route> {
     ]
 }
 
+fn otcs() -> Vec<Route> {
+    use document::otc as page;
+    vec![
+        post("/cloudservers/{server}/nics", otc::add, page::add),
+        post("/cloudservers/{server}/nics/delete", otc::delete, page::delete),
+        get("/cloudservers/{server}/os-interface", otc::list, page::list_interfaces),
+        get("/jobs/{job}", otc::job, page::job),
+    ]
+}
+
 fn network() -> Vec<Route> {
+    use document::discovery as page;
     use document::{
         groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page, trunks as trunk_page,
     };
     vec![
-        get("/extensions", versions::extensions, document::versions::extensions),
+        get("/extensions", extensions::list, page::extensions),
+        get("/extensions/{alias}", extensions::show, page::extension),
+        get("/quotas", quotas::list, page::quotas),
+        get("/quotas/{project}", quotas::show, page::quota),
+        get("/quotas/{project}/default", quotas::show, page::default_quota),
+        get("/subnetpools", absent::pools, page::pools),
+        get("/subnetpools/{id}", absent::pool, page::pool),
+        get("/availability_zones", absent::zones, page::zones),
         get("/networks", resource::list::<NetworkView>, network_page::list_all),
         post("/networks", resource::create::<NetworkView>, network_page::create),
         get("/networks/{id}", resource::show::<NetworkView>, network_page::show),
@@ -150,6 +173,11 @@ fn network() -> Vec<Route> {
         put("/trunks/{id}/add_subports", trunks::add, trunk_page::add),
         put("/trunks/{id}/remove_subports", trunks::remove, trunk_page::remove),
     ]
+}
+
+/// The paths under `/v2.0`.
+pub(super) fn network_paths() -> BTreeSet<&'static str> {
+    network().into_iter().map(|route| route.path).collect()
 }
 
 fn own() -> Vec<Route> {

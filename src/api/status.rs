@@ -68,6 +68,12 @@ pub enum RequestStep {
     Trunk,
     /// Looks up a flavor.
     Flavor,
+    /// Looks up a job.
+    Job,
+    /// Looks up an extension.
+    Extension,
+    /// Looks up a subnet pool.
+    SubnetPool,
     /// Selects port, network and address of an attach in the body, as Nova's attach does.
     NovaAttach,
     /// Attaches with Rackspace's limit of one NIC per network.
@@ -162,6 +168,7 @@ impl Row {
     pub fn status(&self, dialect: Dialect) -> S {
         let own = match dialect.envelope {
             Envelope::Network => self.in_network,
+            Envelope::Otc => ecs_row(self.reason).map(|_| S::BAD_REQUEST),
             Envelope::Compute if dialect == RACKSPACE => self.in_rackspace,
             Envelope::Compute => None,
         };
@@ -246,6 +253,9 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_trunk", S::NOT_FOUND, "TrunkNotFound", &[Trunk]),
     row("no_such_subport", S::NOT_FOUND, "SubPortNotFound", &[LeaveTrunk]),
     row("no_such_flavor", S::NOT_FOUND, "FlavorNotFound", &[Flavor]),
+    row("no_such_extension", S::NOT_FOUND, "ExtensionNotFound", &[Extension]),
+    row("no_such_subnetpool", S::NOT_FOUND, "SubnetPoolNotFound", &[SubnetPool]),
+    row("no_such_job", S::NOT_FOUND, "JobNotFound", &[Job]),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),
     row("port_is_trunk_parent", S::CONFLICT, "PortInUseAsTrunkParent", &[DropPort]),
@@ -363,6 +373,73 @@ pub(super) static TABLE: &[Row] = &[
     row("store_failed", S::INTERNAL_SERVER_ERROR, "HTTPInternalServerError", &[]),
     row("stopping", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", STORE),
 ];
+
+/// OTC's code of an error about a NIC, each with status 400 (its reference, appendix "Error Codes"), and the errors that it has here.
+const ECS: [(&str, &[&str]); 11] = [
+    (
+        "Ecs.0005",
+        &[
+            "malformed_request",
+            "malformed_body",
+            "duplicate_key",
+            "invalid_body",
+            "invalid_value",
+            "bad_path",
+            "bad_idempotency_key",
+            "idempotency_mismatch",
+        ],
+    ),
+    ("Ecs.0010", &["address_in_use"]),
+    ("Ecs.0012", &["pool_empty"]),
+    ("Ecs.0014", &["no_subnet"]),
+    ("Ecs.0038", &["no_such_network"]),
+    ("Ecs.0039", &["address_outside_subnet", "address_not_usable"]),
+    ("Ecs.0050", &["too_many_nics"]),
+    ("Ecs.0085", &["port_not_on_server"]),
+    ("Ecs.0106", &["no_such_bridge", "not_a_bridge", "mtu_above_bridge", "bridge_full"]),
+    (
+        "Ecs.0217",
+        &[
+            "port_in_use",
+            "namespace_changed",
+            "namespace_gone",
+            "monitor_unreachable",
+            "monitor_denied",
+            "monitor_busy",
+            "monitor_refused",
+            "no_free_slot",
+            "tap_held",
+            "guest_keeps_device",
+            "interface_name_taken",
+            "guest_refused",
+            "ipv6_disabled",
+            "no_free_name",
+        ],
+    ),
+    ("Ecs.0307", &["no_such_port"]),
+];
+
+fn ecs_row(reason: &str) -> Option<&'static str> {
+    ECS.iter().find(|(_, reasons)| reasons.contains(&reason)).map(|(code, _)| *code)
+}
+
+/// OTC's code of an error. One that has none about NICs gets the one of its status.
+pub(super) fn ecs(row: &Row) -> &'static str {
+    let of_status = || match row.status {
+        S::UNAUTHORIZED => "Ecs.0004",
+        S::FORBIDDEN => "Ecs.0003",
+        S::NOT_FOUND if row.reason == "no_such_server" => "Ecs.0114",
+        S::SERVICE_UNAVAILABLE | S::INSUFFICIENT_STORAGE => "Ecs.0002",
+        S::INTERNAL_SERVER_ERROR => "Common.0001",
+        _ => "Ecs.0000",
+    };
+    ecs_row(row.reason).unwrap_or_else(of_status)
+}
+
+/// The same of an error's word, as a job keeps it.
+pub(super) fn ecs_of(reason: &str) -> &'static str {
+    ecs(find(reason, None))
+}
 
 /// Nova's key of a status.
 pub(super) fn key(status: S) -> &'static str {

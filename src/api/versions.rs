@@ -6,13 +6,13 @@ use utoipa::openapi::schema::ArrayBuilder;
 
 use super::answer::answer;
 use super::links::Site;
-use super::openapi::schema::{Record, empty_list, list, one_of_words, time, words};
+use super::openapi::schema::{Record, list, one_of_words, time, words};
 
 /// The last compute microversion answered.
 const MAX: &str = "2.70";
 
 /// What the documents give as the time of their last change.
-const UPDATED: &str = "2026-01-01T00:00:00Z";
+pub(super) const UPDATED: &str = "2026-01-01T00:00:00Z";
 
 pub(super) async fn all(site: Site) -> Json<Value> {
     Json(json!({"versions": [v2_of(site.base()), v21_of(site.base())]}))
@@ -30,43 +30,6 @@ pub(super) async fn v21(site: Site) -> Json<Value> {
 /// that what client libraries look for (keystoneauth's discover.py) stands beside the list.
 pub(super) async fn network(site: Site) -> Json<Value> {
     Json(resources_of(site.base()))
-}
-
-pub(super) async fn extensions() -> Json<Value> {
-    Json(extensions_of())
-}
-
-/// The extensions that nicd has.
-pub(super) fn extensions_of() -> Value {
-    let extensions = [
-        Extension::of("allowed-address-pairs", "Allowed Address Pairs", "Addresses a guest may send from beside its port's own."),
-        Extension::of("security-group", "security-group", "Rules that say which connections a port may have."),
-        Extension::of(
-            "security-groups-normalized-cidr",
-            "Normalized CIDR field for security group rules",
-            "normalized_cidr of a rule.",
-        ),
-        Extension::of("port-security", "Port Security", "Whether a guest is held to its port's MAC and addresses."),
-        Extension::of("trunk", "Trunk Extension", "Ports whose NIC carries further ports' frames, by VLAN."),
-        Extension::of("trunk-details", "Trunk Port Details", "What a port's NIC carries, shown with the port."),
-    ];
-    json!({ "extensions": extensions })
-}
-
-answer! {
-    /// An extension of the network API.
-    pub(super) Extension(alias: &str, name: &str, description: &str) {
-        /// Its name for programs.
-        "alias": alias => words(),
-        /// Its name for people.
-        "name": name => words(),
-        /// What it adds.
-        "description": description => words(),
-        /// When it was last changed.
-        "updated": UPDATED => time(),
-        /// Always empty.
-        "links": Value::Array(Vec::new()) => empty_list(),
-    }
 }
 
 /// Neutron's resources at an address.

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::dhcp::{ExtraOption, Sets};
 use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
+use super::job::{JobKind, NicChange};
 use super::mac::Mac;
 use super::names::LinkName;
 use super::network::NetworkKind;
@@ -66,6 +69,19 @@ pub enum Action {
     Attach(Attach),
     /// Detaches a port from its server and deletes its device.
     Detach(ServerId, PortId, AfterDetach),
+    /// Accepts a job, which is carried out after the answer.
+    StartJob(NewJob),
+}
+
+/// A job to carry out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// The server whose NICs change.
+    pub server_id: ServerId,
+    /// What is done.
+    pub kind: JobKind,
+    /// The NICs, in the order in which they change.
+    pub changes: Vec<NicChange>,
 }
 
 /// A network to create.
@@ -297,7 +313,8 @@ pub struct Attach {
 }
 
 /// What to attach.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WantedNic {
     /// An existing port.
     Port(PortId),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ids::{GroupId, NetworkId, PortId, RuleId, SubnetId, TrunkId};
+use super::ids::{GroupId, JobId, NetworkId, PortId, RuleId, SubnetId, TrunkId};
 
 /// An idempotency key of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +83,8 @@ pub enum Made {
     Port(PortId),
     /// A trunk.
     Trunk(TrunkId),
+    /// A job.
+    Job(JobId),
 }
 
 /// A stored answer.

@@ -82,6 +82,10 @@ id!(
     RuleId
 );
 id!(
+    /// A job, or a part of one.
+    JobId
+);
+id!(
     /// A trunk: a port that carries other ports' traffic by VLAN.
     TrunkId
 );

@@ -7,7 +7,7 @@ use crate::inventory::neighbours::Conflict;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::rule::RuleError;
 use crate::model::subnet::SubnetError;
-use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
+use crate::model::{GroupId, JobId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use crate::monitor::MonitorError;
 use crate::plan::PlanError;
 use crate::queue::QueueError;
@@ -19,6 +19,9 @@ pub enum Error {
     /// What is known refuses it.
     #[error(transparent)]
     Inventory(#[from] inventory::Error),
+    /// No job with the id is kept.
+    #[error("there is no job {}; jobs are kept for a day after their end", .0.0.simple())]
+    NoSuchJob(JobId),
     /// The port is another server's, or no server's.
     #[error("Instance {server} does not have a port with id {port}")]
     PortNotOnServer {
@@ -435,6 +438,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Inventory(error) => error.reason(),
+            Self::NoSuchJob(_) => "no_such_job",
             Self::PortNotOnServer { .. } => "port_not_on_server",
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",

@@ -86,7 +86,7 @@ use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::FIRST_INDEX;
-use crate::model::{MacPrefix, NetworkId, Phase, Port, PortId};
+use crate::model::{JobId, MacPrefix, NetworkId, Phase, Port, PortId};
 use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
@@ -145,6 +145,8 @@ pub struct Context {
     pub revision: Option<u64>,
     /// Whether a device is to go also while a process holds it open.
     pub force: bool,
+    /// The part of a job that it is: its job, and its place in that.
+    pub part: Option<(JobId, usize)>,
     /// Where the times of an attach's steps are noted, if they are asked for.
     pub receipt: Option<Receipt>,
 }

@@ -271,8 +271,8 @@ impl Service {
             Before::Nothing => Change::DeletePort(port),
             Before::Unbound(record) => Change::PutPort(record.clone()),
         };
-        // What was noted under a key says that something was made.
-        let forget = context.key.clone().map(Change::ForgetKey);
+        // What was noted under a key, or of a job's part, says that something was made.
+        let forget = context.key.clone().map(Change::ForgetKey).or_else(|| self.forget_part(context));
         if recorded
             && let Err(store) = {
                 let sub_ports = sub_ports.iter().cloned().map(|port| Change::PutPort(Box::new(port)));

@@ -73,7 +73,8 @@ impl Service {
         }
         binding.forced |= context.force;
         if first {
-            self.begin_detach(vec![record], Vec::new(), context).await?;
+            let noted = self.note_part(context, port).into_iter().collect();
+            self.begin_detach(vec![record], noted, context).await?;
             return Ok(Reply::Done);
         }
         if before.binding != record.binding {

@@ -57,6 +57,7 @@ impl Logged {
                 };
                 Self { server: Some(attach.server_id), port, network, ..about("attach") }
             }
+            Action::StartJob(new) => Self { server: Some(new.server_id), ..about("job") },
             Action::Detach(server, port, _) => Self { server: Some(*server), port: Some(*port), ..about("detach") },
         }
     }
@@ -85,6 +86,9 @@ impl Logged {
             Ok(Reply::Ports(ports)) => ports.iter().for_each(|port| self.port(port, took, request_id)),
             Ok(Reply::Trunk(view)) => self.trunk(view, took, request_id),
             Ok(Reply::Trunks(views)) => views.iter().for_each(|view| self.trunk(view, took, request_id)),
+            Ok(Reply::Job(job)) => {
+                tracing::info!(server, job = %job.id, nics = job.parts.len(), request_id, ?took, "{action} accepted");
+            }
             Ok(Reply::Done) => {
                 let network = network_id;
                 tracing::info!(server, port, network, subnet, group, rule, trunk, request_id, ?took, "{action} done");

@@ -12,14 +12,17 @@ mod filters;
 mod gc;
 mod groups;
 mod idempotency;
+mod jobs;
 mod leases;
 mod logged;
 mod made;
 mod networks;
 mod perform;
 mod ports;
+mod run_jobs;
 mod servers;
 mod sub_ports;
+mod start_job;
 mod subnets;
 mod tap;
 mod trunks;
@@ -30,13 +33,13 @@ mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::clock;
 use crate::events::Events;
 use crate::kernel::handle::KernelHandle;
 use crate::model::idempotency::{Key, Made, StoredAnswer};
-use crate::model::{Group, Subnet};
+use crate::model::{Group, Job, PortId, Subnet};
 use crate::plan::LinkState;
 use crate::store::{Change, Loaded, Purpose, Store};
 use crate::telemetry::meters::OK;
@@ -55,6 +58,7 @@ pub use verified::Verified;
 pub use view::{Binding, DeviceView, NetworkView, PortFilter, PortTrunk, PortView, ServerView, Tap, TrunkView};
 
 use idempotency::Cache;
+use jobs::Jobs;
 use verified::Verifying;
 
 /// How many actions may be under way: more than there can be clients that wait, and clients may leave before the end.
@@ -89,6 +93,8 @@ pub enum Reply {
     Trunk(TrunkView),
     /// The trunks made.
     Trunks(Vec<TrunkView>),
+    /// A job that was accepted.
+    Job(Box<Job>),
     /// It is done, and there is nothing to show.
     Done,
 }
@@ -98,6 +104,9 @@ pub enum Reply {
 pub struct Service {
     reconciler: Arc<Reconciler>,
     cache: Mutex<Cache>,
+    jobs: Mutex<Jobs>,
+    /// Rung when a job was accepted.
+    jobs_waiting: Notify,
     /// For further actions.
     room: Arc<Semaphore>,
     verifying: Verifying,
@@ -115,7 +124,10 @@ impl Service {
         let mut cache = Cache::default();
         let now = clock::stamp();
         std::mem::take(&mut loaded.remembered).into_iter().for_each(|one| cache.recall(one, now));
+        let jobs = Jobs::recall(std::mem::take(&mut loaded.jobs));
         Arc::new(Self {
+            jobs: Mutex::new(jobs),
+            jobs_waiting: Notify::new(),
             reconciler: Reconciler::new(policy, (store, loaded), kernel, links, at),
             cache: Mutex::new(cache),
             room: Arc::new(Semaphore::new(ACTIONS)),
@@ -186,8 +198,29 @@ impl Service {
 
     /// What is stored with the things a request makes, so that its key and they are there together or not at all.
     fn note(&self, context: &Context, made: Vec<Made>) -> Option<Change> {
+        if let [Made::Port(port)] = made[..]
+            && context.part.is_some()
+        {
+            return self.note_part(context, port);
+        }
         let key = context.key.as_ref()?;
         self.cache().made(key, made).map(|remembered| Change::Remember(Box::new(remembered)))
+    }
+
+    /// What is stored with the port that a job's part is done to.
+    fn note_part(&self, context: &Context, port: PortId) -> Option<Change> {
+        self.jobs().with_done(context.part?, port, clock::stamp())
+    }
+
+    /// What is stored when that port is taken back.
+    fn forget_part(&self, context: &Context) -> Option<Change> {
+        self.jobs().without(context.part?)
+    }
+
+    /// All jobs.
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        // Plain values, whole after each statement.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

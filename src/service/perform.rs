@@ -70,6 +70,7 @@ impl Service {
                 result
             }
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
+            Action::StartJob(new) => self.start_job(new, context).await,
         }
     }
 }

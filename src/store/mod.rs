@@ -30,9 +30,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
-use crate::model::{
-    Group, GroupId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
-};
+use crate::model::{Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId};
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
 use crate::threads;
@@ -172,6 +170,10 @@ pub enum Change {
     Remember(Box<StoredRequest>),
     /// Removes an idempotency key.
     ForgetKey(Key),
+    /// Writes a job, new or changed.
+    PutJob(Box<Job>),
+    /// Removes a job.
+    DeleteJob(JobId),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -214,6 +216,8 @@ impl Change {
             Self::DeleteTrunk(_) => "delete_trunk",
             Self::Remember(_) => "remember",
             Self::ForgetKey(_) => "forget_key",
+            Self::PutJob(_) => "put_job",
+            Self::DeleteJob(_) => "delete_job",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -289,6 +293,8 @@ pub struct Loaded {
     pub trunks: Vec<Trunk>,
     /// The requests stored under idempotency keys.
     pub remembered: Vec<StoredRequest>,
+    /// All jobs.
+    pub jobs: Vec<Job>,
 }
 
 /// A handle of the store's thread. Clones share it.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::StoredRequest;
-use crate::model::{Group, GroupId, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
+use crate::model::{Group, GroupId, Job, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -73,6 +73,11 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![remembered.key.uid, remembered.key.key, json(remembered)?, ROW_VERSION],
         ),
         Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![key.uid, key.key]),
+        Change::PutJob(job) => run(
+            "INSERT INTO jobs (id, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
+            params![job.id.to_string(), json(job)?, ROW_VERSION],
+        ),
+        Change::DeleteJob(id) => run("DELETE FROM jobs WHERE id = ?1", params![id.to_string()]),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -190,6 +195,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         subnets,
         groups,
         remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![remembered.key.key.clone()])?,
+        jobs: all(connection, "jobs", "id", |job: &Job| vec![job.id.to_string()])?,
     })
 }
 

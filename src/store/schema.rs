@@ -20,7 +20,7 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -81,6 +81,13 @@ const MIGRATIONS: [&str; 4] = [
     CREATE TABLE trunks (
         id      TEXT PRIMARY KEY,
         port_id TEXT NOT NULL UNIQUE,
+        body    TEXT NOT NULL,
+        version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE jobs (
+        id      TEXT PRIMARY KEY,
         body    TEXT NOT NULL,
         version INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;

@@ -57,11 +57,17 @@ class World:
     NAME = "the world"
 
     def __init__(self):
-        self.http, self.calls = unix.session(SOCKET), 0
+        self.http, self.calls, self.job = unix.session(SOCKET), 0, None
         self.http.headers["User-Agent"] = self.NAME
 
     def send(self, method, path, key, body):
         self.http.request(method, "http://localhost" + path, json={key: body}).close()
+
+    def make_job(self):
+        """A job that detaches a port, which the next call attaches again: the job is kept."""
+        path = f"http://localhost/v1/demo/cloudservers/{self.SERVER}/nics/delete"
+        answer = self.http.post(path, json={"nics": [{"id": self.ATTACHED}]})
+        self.job = answer.json().get("job_id") or self.job
 
     def keep(self):
         """Makes what is missing, every so many calls."""
@@ -79,6 +85,8 @@ class World:
             self.send("POST", "/v2.0/ports", "port", {"id": port, "network_id": self.NETWORK})
         path = f"/v2.1/servers/{self.SERVER}/os-interface"
         self.send("POST", path, "interfaceAttachment", {"port_id": self.ATTACHED})
+        if self.job is None:
+            self.make_job()
 
     def known(self, name, path, value):
         """Three of four well-formed ids become one of a thing that is there; what is malformed stays."""
@@ -88,7 +96,7 @@ class World:
         what = name if name != "id" else path.split("/{id}")[0].rsplit("/", 1)[-1]
         known = {
             "server": [self.SERVER], "servers": [self.SERVER],
-            "port": [self.ATTACHED], "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],
+            "port": [self.ATTACHED], "job": [self.job] if self.job else None, "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],
             "networks": [self.NETWORK], "net_id": [self.NETWORK], "network_id": [self.NETWORK],
             "subnets": [self.FOUR, self.SIX], "subnet_id": [self.FOUR, self.SIX],
             "security-groups": [self.GROUP], "security_groups": [self.GROUP], "security-group-rules": [self.RULE],

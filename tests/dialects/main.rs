@@ -12,12 +12,14 @@ mod kernel_view;
 #[path = "../common/netns.rs"]
 mod netns;
 
+mod discovery;
 mod groups;
 mod idempotency;
 mod links;
 mod live;
 mod neutron;
 mod nova;
+mod otc;
 mod precedence;
 mod rackspace;
 mod trunks;

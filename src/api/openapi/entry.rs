@@ -14,7 +14,7 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::{Ref, Required};
 
-use super::schema::{Record, Shape, like, one_of_words, only, words};
+use super::schema::{Record, Shape, like, list, one_of_words, only, words};
 use crate::api::dialect::{Dialect, Envelope};
 use crate::api::error;
 use crate::api::status::{self, In, RequestStep, Row};
@@ -215,7 +215,7 @@ fn by_status(acts: &[RequestStep], dialect: Dialect) -> BTreeMap<StatusCode, Ref
         if row.envelope != In::Nova {
             refused.push((row, dialect.envelope));
         }
-        if row.envelope == In::Nova || row.envelope == In::Either && dialect.envelope == Envelope::Network {
+        if row.envelope == In::Nova || row.envelope == In::Either && dialect.envelope != Envelope::Compute {
             refused.push((row, Envelope::Compute));
         }
     }
@@ -225,7 +225,7 @@ fn by_status(acts: &[RequestStep], dialect: Dialect) -> BTreeMap<StatusCode, Ref
 /// All errors of one status as one response: each envelope with its reasons and an example of each.
 fn refusal(status: StatusCode, refused: &Refused, dialect: Dialect, versions: bool) -> Response {
     let rows = |of| refused.iter().filter(move |(_, envelope)| *envelope == of).map(|(row, _)| *row).collect::<Vec<_>>();
-    let shapes = [Envelope::Network, Envelope::Compute].map(|of| (of, rows(of)));
+    let shapes = [Envelope::Network, Envelope::Otc, Envelope::Compute].map(|of| (of, rows(of)));
     let shapes = shapes.iter().filter(|(_, rows)| !rows.is_empty()).map(|(of, rows)| envelope(*of, status, rows));
     let shape = match <[Shape; 1]>::try_from(shapes.collect::<Vec<_>>()) {
         Ok([one]) => one,
@@ -266,6 +266,17 @@ fn envelope(envelope: Envelope, status: StatusCode, rows: &[&Row]) -> Shape {
                 .must("message", "What was wrong, and what would be right.", words())
                 .must("detail", "Always empty.", only("")),
         ),
+        Envelope::Otc => {
+            let code = || all(status::ecs);
+            let detail = Record::new().must("code", "The same code.", code()).must("message", "The same message.", words());
+            (
+                "error",
+                Record::new()
+                    .must("code", "OTC's code.", code())
+                    .must("message", "What was wrong, and what would be right.", words())
+                    .must("details", "The same as a list of one.", list(detail)),
+            )
+        }
         Envelope::Compute => (
             status::key(status),
             Record::new().must("code", "The status.", only(status.as_u16())).must(

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::events::{Event, EventKind};
 use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::Guidance;
+use crate::model::action::WantedNic;
 use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
@@ -16,6 +17,7 @@ use crate::model::{
     NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Server, ServerId, Status, SubPort, Subnet,
     SubnetId, Trunk, TrunkId, TrunkStatus, names,
 };
+use crate::model::{Job, JobId, JobKind, NicChange, Part, PartState};
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
@@ -285,6 +287,27 @@ pub(super) fn verified() -> Verified {
     let object = format!("nicdce531f90199 of port {PORT}");
     let counted = [("devices", 1), ("links", 4), ("networks", 1), ("ports", 1), ("servers", 1), ("subnets", 1), ("under_way", 0)];
     Verified { deviations: vec![Deviation::new("owner", object, "uid 107, gid any", "uid 0, gid any")], checked: counted.into() }
+}
+
+/// A job that has given the server a NIC.
+pub(super) fn job() -> Job {
+    let part = Part {
+        id: JobId(Uuid::from_u128(0xff80_8082_88d4_4e1b_8189_9026_0955_686b)),
+        change: NicChange::Add(WantedNic::OnNetwork(NETWORK, None)),
+        state: PartState::Done(PORT),
+        begun_at: Some(then()),
+        ended_at: Some(then()),
+    };
+    Job {
+        id: JobId(Uuid::from_u128(0xff80_8082_88d4_4e1b_8189_9026_0955_686a)),
+        server_id: SERVER,
+        kind: JobKind::AddNics,
+        parts: vec![part],
+        request_id: None,
+        begun_at: then(),
+        ended_at: Some(then()),
+        ended_since: None,
+    }
 }
 
 pub(super) fn collected() -> Collected {

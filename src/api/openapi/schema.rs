@@ -266,6 +266,18 @@ impl Record {
         self
     }
 
+    /// Whether it has an attribute.
+    pub(in crate::api) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(member, _)| member == name)
+    }
+
+    /// The attributes of both.
+    pub(in crate::api) fn and(mut self, other: Self) -> Self {
+        self.members.extend(other.members);
+        self.required.extend(other.required);
+        self
+    }
+
     /// The same with every attribute optional, as an answer to `fields` is.
     pub(in crate::api) fn cut(self) -> Self {
         Self { required: Vec::new(), ..self }

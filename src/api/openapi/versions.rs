@@ -48,15 +48,6 @@ pub(in crate::api) fn network() -> Entry {
     )
 }
 
-pub(in crate::api) fn extensions() -> Entry {
-    Entry::new(NETWORK, TAG, "network_extensions", "The network API's extensions").answers(
-        200,
-        "All of them.",
-        Record::wrapping("extensions", "The extensions.", list(versions::Extension::shape())),
-        versions::extensions_of(),
-    )
-}
-
 /// A version in its own document.
 fn whole() -> Record {
     versions::Version::shape().must(
