@@ -53,6 +53,11 @@ fn huaweis_sdk_adds_lists_and_deletes_nics_by_jobs() {
 }
 
 #[test]
+fn neutronclient_makes_the_calls_of_nova_and_kuryr() {
+    passes("test_neutronclient.py");
+}
+
+#[test]
 fn every_example_of_the_seed_documents_works_with_curl() {
     passes("test_seeds.py");
 }

@@ -11,7 +11,8 @@ use crate::service::{NetworkView, PortView, RuleView, TrunkView};
 
 use super::openapi::{self as document, Entry};
 use super::{
-    AppState, absent, agent, extensions, flavors, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream, trunks, versions,
+    AppState, absent, agent, extensions, flavors, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream, trunks,
+    versions,
 };
 
 /// One method of one path.

@@ -30,7 +30,9 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
-use crate::model::{Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId};
+use crate::model::{
+    Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
+};
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
 use crate::threads;
