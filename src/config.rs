@@ -13,11 +13,13 @@ use std::{fs, io};
 
 mod bridges;
 mod file;
+mod notify;
 pub mod page;
 pub mod reference;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
+pub use notify::{NovaSettings, Url, WebhookSettings};
 pub use settings::{
     ConflictProbe, DbusSettings, FilterSettings, GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings,
     MetricsSettings, Settings, SocketSettings, StoreSettings,

@@ -21,6 +21,8 @@ pub(super) struct File {
     pub log: Log,
     pub metrics: Metrics,
     pub dbus: Dbus,
+    pub nova: Nova,
+    pub notify: Notify,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,6 +92,34 @@ pub(super) struct Metrics {
 pub(super) struct Dbus {
     pub enabled: Option<bool>,
     pub address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Nova {
+    pub send: Option<bool>,
+    pub auth_url: Option<String>,
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub interface: Option<String>,
+    pub username: Option<String>,
+    pub user_domain_name: Option<String>,
+    pub project_name: Option<String>,
+    pub project_domain_name: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub application_credential_id: Option<String>,
+    pub application_credential_secret_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub unreachable_after_s: Option<Whole>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Notify {
+    pub url: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub token_file: Option<PathBuf>,
+    pub unreachable_after_s: Option<Whole>,
 }
 
 /// A whole number. Its error message uses TOML's terms, not those of Rust's types.

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 
+use super::notify::{NovaSettings, WebhookSettings, nova_as_used, webhook_as_used};
 use super::{AllowedBridges, ConfigError, bad, file};
 use crate::model::MacPrefix;
 use crate::model::network::{MAX_MTU, MIN_MTU};
@@ -34,6 +35,10 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Which bus ports are shown on.
     pub dbus: DbusSettings,
+    /// How Nova is told of ports.
+    pub nova: NovaSettings,
+    /// Which webhook is told of ports.
+    pub notify: WebhookSettings,
 }
 
 /// `[socket]`
@@ -169,7 +174,7 @@ pub enum LogFormat {
 impl Settings {
     /// Applies the settings that can change at runtime; returns the changed keys that need a restart.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
-        let Self { socket, store, links, limits, filters, guest, log, metrics, dbus } = new;
+        let Self { socket, store, links, limits, filters, guest, log, metrics, dbus, nova, notify } = new;
         let fixed = [
             ("socket.path", socket.path != self.socket.path),
             ("socket.mode", socket.mode != self.socket.mode),
@@ -186,6 +191,7 @@ impl Settings {
         ];
         (self.links, self.limits, self.guest) = (links, limits, guest);
         self.filters.default_group = filters.default_group;
+        (self.nova, self.notify) = (nova, notify);
         self.log.level = log.level;
         fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -193,7 +199,7 @@ impl Settings {
 
 /// Validates each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
-    let file::File { socket, store, links, limits, filters, guest, log, metrics, dbus } = written;
+    let file::File { socket, store, links, limits, filters, guest, log, metrics, dbus, nova, notify } = written;
     Ok(Settings {
         socket: socket_as_used(socket)?,
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
@@ -207,6 +213,8 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         log: log_as_used(log)?,
         metrics: metrics_as_used(metrics)?,
         dbus: dbus_as_used(dbus)?,
+        nova: nova_as_used(nova)?,
+        notify: webhook_as_used(notify)?,
     })
 }
 
@@ -322,7 +330,7 @@ fn dbus_as_used(written: file::Dbus) -> Result<DbusSettings, ConfigError> {
 }
 
 /// A whole number within limits.
-fn number<T: TryFrom<i64>>(
+pub(super) fn number<T: TryFrom<i64>>(
     key: &'static str,
     written: Option<file::Whole>,
     default: i64,
@@ -338,7 +346,7 @@ fn number<T: TryFrom<i64>>(
 }
 
 /// An absolute path without `..`, so that it does not depend on the working directory.
-fn absolute(key: &'static str, written: Option<PathBuf>, default: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(key: &'static str, written: Option<PathBuf>, default: &str) -> Result<PathBuf, ConfigError> {
     let path = written.unwrap_or_else(|| PathBuf::from(default));
     let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
     if plain && path.file_name().is_some() && !path.as_os_str().as_encoded_bytes().contains(&0) {

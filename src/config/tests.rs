@@ -51,6 +51,24 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         [dbus]
         enabled = false
         address = "unix:path=/run/x/bus"
+        [nova]
+        send = true
+        auth_url = "https://controller.example:5000/v3"
+        endpoint = "http://[2001:db8::1]:8774/v2.1"
+        region = "one"
+        interface = "internal"
+        username = "nicd"
+        user_domain_name = "a"
+        project_name = "service"
+        project_domain_name = "b"
+        password_file = "/etc/nicd/nova.password"
+        ca_file = "/etc/nicd/ca.pem"
+        unreachable_after_s = 5
+        [notify]
+        url = "https://controller.example/nicd?host=a"
+        ca_file = "/etc/nicd/ca.pem"
+        token_file = "/etc/nicd/token"
+        unreachable_after_s = 7
     "#;
     for text in ["", full] {
         let settings = load(text).unwrap();
@@ -105,10 +123,37 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[log]\nlevel = \"lots\"", "log.level", "lots", "debug"),
         ("[log]\nlevel = \"nicd=lots\"", "log.level", "nicd=lots", "debug"),
         ("[log]\nformat = \"xml\"", "log.format", "xml", "json"),
+        ("[nova]\nauth_url = \"controller:5000\"", "nova.auth_url", "controller:5000", "https://"),
+        ("[nova]\nendpoint = \"http://x:y@z/\"", "nova.endpoint", "an address with a user", "without user"),
+        ("[nova]\ninterface = \"own\"", "nova.interface", "own", "internal"),
+        ("[nova]\npassword_file = \"x\"", "nova.password_file", "x", "absolute"),
+        ("[nova]\nunreachable_after_s = 0", "nova.unreachable_after_s", "0", "1 to 86400"),
+        ("[nova]\nsend = true", "nova.send", "true", "nova.auth_url is expected"),
+        ("[notify]\nurl = \"unix:/x\"", "notify.url", "unix:/x", "https://"),
     ] {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains(value) && error.contains(right), "{text}: {error}");
     }
+}
+
+#[test]
+fn telling_nova_needs_to_know_who_nicd_is() {
+    let sends = "[nova]\nsend = true\nauth_url = \"http://k/v3\"\n";
+    let user = "username = \"nicd\"\npassword_file = \"/p\"\n";
+    let credential = "application_credential_id = \"a\"\napplication_credential_secret_file = \"/s\"\n";
+    for (text, said) in [
+        (String::new(), "nova.username or nova.application_credential_id"),
+        ("username = \"nicd\"".to_owned(), "nova.password_file"),
+        (user.to_owned(), "nova.project_name"),
+        ("application_credential_id = \"a\"".to_owned(), "application_credential_secret_file"),
+        ("application_credential_secret_file = \"/a\"".to_owned(), "application_credential_id"),
+        (format!("{user}{credential}"), "not both"),
+    ] {
+        let error = load(&format!("{sends}{text}")).unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    assert!(load(&format!("{sends}{user}project_name = \"service\"")).unwrap().nova.send);
+    assert!(load(&format!("{sends}{credential}")).unwrap().nova.send);
 }
 
 #[test]
