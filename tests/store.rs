@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nicd::model::idempotency::{Key, Made, StoredRequest};
+use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
     AddressPair, FixedIp, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, RateLimit, Server,
@@ -82,15 +83,20 @@ fn records_survive_a_reopening() {
     let kept = vec![remembered(0, "a"), remembered(1000, "a")];
     let remember = |one: &StoredRequest| Change::Remember(Box::new(one.clone()));
     opened.commit(kept.iter().chain([&remembered(0, "b")]).map(remember).collect(), Purpose::Growing).unwrap();
+    let notices = [notice(1), notice(2)];
+    let told = notices.iter().map(|one| Change::PutNotice(Box::new(one.clone()))).collect();
+    opened.commit(told, Purpose::Growing).unwrap();
+    opened.commit(vec![Change::ForgetNotice(notices[1].recipient(), notices[1].about())], Purpose::Freeing).unwrap();
     let gone = vec![Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key), Change::ReserveEvents(77)];
     opened.commit(gone, Purpose::Freeing).unwrap();
     opened.close();
     let again = Opened::at(dir.path());
     let wanted = Loaded {
         groups: Vec::new(),
+        notices: notices[..1].to_vec(),
         store_id,
-        // Each of the four flushes has a number of its own.
-        commit: 4,
+        // Each of the six flushes has a number of its own.
+        commit: 6,
         next_event: 77,
         lost: None,
         networks: vec![network()],
@@ -659,6 +665,23 @@ fn remembered(uid: u32, key: &str) -> StoredRequest {
         made,
         answer: None,
     }
+}
+
+/// What Nova is to be told of the n-th port.
+fn notice(number: u8) -> StoredNotice {
+    let about = NoticeKey { port_id: port(number, 5).id, server_id: Some(server().id) };
+    let occasion = Occasion { at: Timestamp::UNIX_EPOCH, seq: 7, request_id: Some("req".to_owned()) };
+    let fact = |state| NovaFact { state, nic: "fa:16:3e:00:00:01 192.0.2.5".to_owned() };
+    StoredNotice::Nova(Notice {
+        about,
+        known: Some(fact(NovaState::Nothing)),
+        unsure: true,
+        wanted: fact(NovaState::Plugged),
+        last: false,
+        id: Uuid::from_u128(9),
+        since: Timestamp::UNIX_EPOCH,
+        occasion,
+    })
 }
 
 /// The n-th port, with an address of the subnet.

@@ -15,6 +15,7 @@ pub mod job;
 pub mod mac;
 pub mod names;
 pub mod network;
+pub mod notice;
 pub mod phase;
 pub mod pools;
 pub mod port;

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
+use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
     Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
 };
@@ -176,6 +177,10 @@ pub enum Change {
     PutJob(Box<Job>),
     /// Removes a job.
     DeleteJob(JobId),
+    /// Writes what a recipient of notices was told of a port, and is to be told.
+    PutNotice(Box<StoredNotice>),
+    /// Removes it.
+    ForgetNotice(Recipient, NoticeKey),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -220,6 +225,8 @@ impl Change {
             Self::ForgetKey(_) => "forget_key",
             Self::PutJob(_) => "put_job",
             Self::DeleteJob(_) => "delete_job",
+            Self::PutNotice(_) => "put_notice",
+            Self::ForgetNotice(..) => "forget_notice",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -297,6 +304,8 @@ pub struct Loaded {
     pub remembered: Vec<StoredRequest>,
     /// All jobs.
     pub jobs: Vec<Job>,
+    /// What the recipients of notices were told, and are to be told.
+    pub notices: Vec<StoredNotice>,
 }
 
 /// A handle of the store's thread. Clones share it.

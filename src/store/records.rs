@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::failpoints;
 use crate::model::idempotency::StoredRequest;
+use crate::model::notice::StoredNotice;
 use crate::model::{Group, GroupId, Job, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
 
 use super::schema::ROW_VERSION;
@@ -78,6 +79,14 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![job.id.to_string(), json(job)?, ROW_VERSION],
         ),
         Change::DeleteJob(id) => run("DELETE FROM jobs WHERE id = ?1", params![id.to_string()]),
+        Change::PutNotice(notice) => run(
+            "INSERT INTO notices (recipient, about, body, version) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (recipient, about) DO UPDATE SET body = ?3, version = ?4",
+            params![notice.recipient().as_str(), notice.about().text(), json(notice)?, ROW_VERSION],
+        ),
+        Change::ForgetNotice(recipient, about) => {
+            run("DELETE FROM notices WHERE recipient = ?1 AND about = ?2", params![recipient.as_str(), about.text()])
+        }
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -196,6 +205,9 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         groups,
         remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![remembered.key.key.clone()])?,
         jobs: all(connection, "jobs", "id", |job: &Job| vec![job.id.to_string()])?,
+        notices: all(connection, "notices", "recipient, about", |notice: &StoredNotice| {
+            vec![notice.recipient().as_str().to_owned(), notice.about().text()]
+        })?,
     })
 }
 

@@ -20,7 +20,7 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -90,6 +90,16 @@ const MIGRATIONS: [&str; 5] = [
         id      TEXT PRIMARY KEY,
         body    TEXT NOT NULL,
         version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+    // What Nova and the webhook were told.
+    "
+    CREATE TABLE notices (
+        recipient TEXT NOT NULL,
+        about     TEXT NOT NULL,
+        body      TEXT NOT NULL,
+        version   INTEGER NOT NULL,
+        PRIMARY KEY (recipient, about)
     ) STRICT, WITHOUT ROWID;
 ",
 ];
