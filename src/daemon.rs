@@ -1,7 +1,7 @@
 //! The daemon's start and stop: the order in which it opens its parts, its tasks, and how they end.
 //!
 //! ```text
-//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus  nicd-notify
 //!  tasks  :  listener (one per connection) · numbers on TCP · reconciler.follow · one per action
 //! ```
 //!
@@ -35,6 +35,7 @@ use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, OpErrorKind, handle};
+use crate::notify::{Notifier, RecipientSettings};
 use crate::service::{Heartbeat, Policy, Service};
 use crate::store::{Loaded, Lock, Store, StoreError};
 use crate::systemd;
@@ -55,6 +56,9 @@ const REST: Duration = Duration::from_millis(1000);
 
 /// Then what the kernel's threads gave up, whose records are taken back.
 const UNDO: Duration = Duration::from_millis(300);
+
+/// Then what is not durable yet of what Nova and the webhook are told.
+const SAVE: Duration = Duration::from_millis(300);
 
 /// Then the threads, each at the end of the call it is in.
 const JOIN: Duration = Duration::from_millis(1000);
@@ -229,7 +233,8 @@ pub async fn serve<K: Kernel + Clone>(
     signals: Signals,
 ) -> Result<(), DaemonError> {
     let settings = &config.settings;
-    let State { store, loaded, thread: store_thread, _lock } = state;
+    let State { store, mut loaded, thread: store_thread, _lock } = state;
+    let stored = std::mem::take(&mut loaded.notices);
     let (notices, noticed) = mpsc::channel(NOTICES);
     let guests = kernel.guests();
     loaded.ports.iter().for_each(|port| guests.insert(port.id, port.mac));
@@ -245,11 +250,19 @@ pub async fn serve<K: Kernel + Clone>(
     let ended = CancellationToken::new();
     let pulse = Heartbeat::new(systemd::heartbeat_interval(), systemd::heartbeat());
     let mut following = tokio::spawn(Arc::clone(service.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));
-    let (told, reload) = (service.clone(), signals.reload);
+    let recipients = RecipientSettings::new(settings);
+    let notifier = Notifier { service: Arc::clone(&service), stored, recipients: recipients.recipients() };
+    let (stop, told) = (signals.stop.clone(), CancellationToken::new());
+    let ends = told.clone().drop_guard();
+    let notifying = on_a_thread("nicd-notify", async move {
+        notifier.run(stop).await;
+        drop(ends);
+    });
+    let (ready, reload) = (service.clone(), signals.reload);
     let on_bus = on_the_bus(&service, settings, &listeners.admitted, signals.stop.clone());
     tokio::spawn(async move {
-        tell_ready(&told).await;
-        config.follow(reload, told).await;
+        tell_ready(&ready).await;
+        config.follow(reload, ready, recipients).await;
     });
     if let Some(numbers) = listeners.numbers {
         let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
@@ -277,8 +290,10 @@ pub async fn serve<K: Kernel + Clone>(
     handle.close();
     // What the threads gave up takes its record back, for which the store is needed.
     service.reconciler().wind_up(UNDO).await;
+    // What it has to write needs the store too.
+    let _ = timeout(SAVE, told.cancelled()).await;
     store.close();
-    if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus))).await.is_err() {
+    if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus).chain(notifying))).await.is_err() {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
     }
     served
@@ -311,16 +326,21 @@ fn on_the_bus(
         return None;
     }
     let bus = Bus { service: Arc::clone(service), settings: settings.dbus.clone(), admitted: admitted.clone() };
+    on_a_thread("nicd-dbus", bus.run(stop))
+}
+
+/// Starts a thread with an event loop of its own. If it cannot be had, everything else goes on.
+fn on_a_thread(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
     let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            runtime.block_on(bus.run(stop));
-            // What still waits for the bus is not waited for.
+            runtime.block_on(work);
+            // What still waits for others is not waited for.
             runtime.shutdown_background();
         }
-        Err(error) => tracing::error!(%error, "no event loop for the bus"),
+        Err(error) => tracing::error!(%error, name, "no event loop for a thread"),
     };
-    let started = std::thread::Builder::new().name("nicd-dbus".into()).spawn(run);
-    started.inspect_err(|error| tracing::error!(%error, "no thread for the bus")).ok()
+    let started = std::thread::Builder::new().name(name.into()).spawn(run);
+    started.inspect_err(|error| tracing::error!(%error, name, "a thread could not be started")).ok()
 }
 
 /// Waits for threads without holding up the event loop.

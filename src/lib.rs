@@ -23,7 +23,7 @@
 //!                   exec on kernel/worker: the rest, or the undo
 //!                                  │
 //!                                  ▼
-//!                        reply, and events ──► SSE, NDJSON, D-Bus signals · counted ──► metrics
+//!                        reply, and events ──► SSE, NDJSON, D-Bus signals, Nova, webhook · counted ──► metrics
 //! ```
 //!
 //! # Laws
@@ -95,7 +95,7 @@
 //! # Modules
 //!
 //! Dependencies point down:
-//! `main → daemon → {api, dbus} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
+//! `main → daemon → {api, dbus, notify} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
 //! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `uplink` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
@@ -115,6 +115,7 @@
 //! | [`access`] | identifies the peer of a socket or of D-Bus, and decides what the peer may do |
 //! | [`api`] | HTTP: the sockets, the listener, one file per dialect, and `status`, the only file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
+//! | [`notify`] | tells Nova and a webhook of ports, over TCP; runs on its own thread |
 //! | [`events`] | the numbered event stream, its ring buffer, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |
 //! | [`queue`] | a bounded queue into a thread |
@@ -150,6 +151,7 @@
 //! | metrics | `prometheus`, without its protobuf | a count is one atomic operation, and every scraper reads its text format (0.0.4); the official `prometheus-client` writes only OpenMetrics |
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
 //! | frames of DHCP and router advertisements | `etherparse` | headers and checksums. The messages are our own (`lease/message`, `lease/v6`, `lease/advert`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
+//! | TLS to Keystone, Nova and the webhook | `tokio-rustls` with `ring`, `rustls-native-certs` | no C library of the host and no cmake; HTTP is `hyper`'s own connection, because a pool and proxies are not needed |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 
@@ -171,6 +173,7 @@ pub mod manual;
 pub mod model;
 mod monitor;
 pub mod neighbours;
+pub mod notify;
 pub mod plan;
 pub mod queue;
 pub mod rate_limit;

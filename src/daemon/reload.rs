@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::config::{ConfigError, Settings};
 use crate::exit::chain;
+use crate::notify::RecipientSettings;
 use crate::service::Service;
 use crate::systemd;
 use crate::telemetry::Log;
@@ -31,11 +32,12 @@ impl std::fmt::Debug for Config {
 
 impl Config {
     /// Reloads the configuration whenever `asked` is notified, also if that was before the call. Never ends.
-    pub(super) async fn follow(mut self, asked: Arc<Notify>, service: Arc<Service>) {
+    pub(super) async fn follow(mut self, asked: Arc<Notify>, service: Arc<Service>, recipients: RecipientSettings) {
         loop {
             asked.notified().await;
             systemd::reloading();
             self.reload(&service).await;
+            recipients.set(&self.settings);
             systemd::ready(&service.reconciler().summary());
         }
     }

@@ -29,6 +29,10 @@ pub struct Conditions {
     pub socket_trouble: Option<Finding>,
     /// The bus, which was there and is away.
     pub bus_trouble: Option<Finding>,
+    /// Why Nova is not told of ports.
+    pub nova_trouble: Option<RecipientTrouble>,
+    /// Why the webhook is not told of ports.
+    pub webhook_trouble: Option<RecipientTrouble>,
     /// The troubles that events told of.
     pub told: Told,
     /// Bridges that are nearly full, by index.
@@ -50,5 +54,32 @@ impl Finding {
     /// These two.
     pub fn new(detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { detail: detail.into(), remedy: remedy.into() }
+    }
+}
+
+/// Why a recipient of notices is not told of ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecipientTrouble {
+    /// It has not been reached for a while, or does not answer as it should.
+    Unreachable(Finding),
+    /// It does not accept who nicd is.
+    Refuses(Finding),
+}
+
+impl RecipientTrouble {
+    /// What was seen, if it was not reached.
+    pub fn unreachable(&self) -> Option<&Finding> {
+        match self {
+            Self::Unreachable(finding) => Some(finding),
+            Self::Refuses(_) => None,
+        }
+    }
+
+    /// What was seen, if it does not accept who nicd is.
+    pub fn refuses(&self) -> Option<&Finding> {
+        match self {
+            Self::Refuses(finding) => Some(finding),
+            Self::Unreachable(_) => None,
+        }
     }
 }

@@ -9,8 +9,9 @@ use crate::clock;
 use crate::events::{Event, EventKind};
 use crate::inventory::Inventory;
 use crate::model::Status;
+use crate::model::notice::Recipient;
 
-use super::conditions::{Conditions, Finding};
+use super::conditions::{Conditions, Finding, RecipientTrouble};
 use super::problems::Listed;
 use super::{Context, Reconciler, crowded, problems};
 
@@ -97,6 +98,14 @@ impl Reconciler {
     /// Notes that the bus is away that was there, or that it is there again, for health and events.
     pub fn note_bus(&self, trouble: Option<Finding>) {
         self.note(|conditions| &mut conditions.bus_trouble, trouble);
+    }
+
+    /// Notes why a recipient of notices is not told of ports, or that it is, for health and events.
+    pub fn note_recipient(&self, recipient: Recipient, trouble: Option<RecipientTrouble>) {
+        match recipient {
+            Recipient::Nova => self.note(|conditions| &mut conditions.nova_trouble, trouble),
+            Recipient::Webhook => self.note(|conditions| &mut conditions.webhook_trouble, trouble),
+        }
     }
 
     fn note<T: PartialEq>(&self, place: impl FnOnce(&mut Conditions) -> &mut T, trouble: T) {

@@ -92,7 +92,7 @@ use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
 
 pub use build::Failed;
-pub use conditions::Finding;
+pub use conditions::{Finding, RecipientTrouble};
 pub use error::Error;
 pub use health::Health;
 pub use heartbeat::Heartbeat;

@@ -16,7 +16,7 @@ use crate::plan::diff::vlan_remedy;
 use crate::plan::{BRIDGE_PORTS, Facet, LinkState};
 use crate::store::{Holder, StoreError};
 
-use super::conditions::{Conditions, Finding};
+use super::conditions::{Conditions, Finding, RecipientTrouble};
 use super::told::Trouble;
 use super::{closing, crowded, passing};
 
@@ -63,6 +63,10 @@ problems! {
     ConfigInvalid = "config_invalid",
     SocketUnreachable = "socket_unreachable",
     BusLost = "bus_lost",
+    NovaUnreachable = "nova_unreachable",
+    NovaRefuses = "nova_refuses",
+    WebhookUnreachable = "webhook_unreachable",
+    WebhookRefuses = "webhook_refuses",
     TunUnusable = "tun_unusable",
     ModuleMissing = "module_missing",
     NoDescriptors = "no_descriptors",
@@ -214,6 +218,21 @@ impl Problem {
             }),
             Self::SocketUnreachable => into.add(self, one(conditions.socket_trouble.iter()), Finding::clone),
             Self::BusLost => into.add(self, one(conditions.bus_trouble.iter()), Finding::clone),
+            Self::NovaUnreachable => {
+                let found = conditions.nova_trouble.iter().filter_map(RecipientTrouble::unreachable);
+                into.add(self, one(found), Finding::clone);
+            }
+            Self::NovaRefuses => {
+                into.add(self, one(conditions.nova_trouble.iter().filter_map(RecipientTrouble::refuses)), Finding::clone);
+            }
+            Self::WebhookUnreachable => {
+                let found = conditions.webhook_trouble.iter().filter_map(RecipientTrouble::unreachable);
+                into.add(self, one(found), Finding::clone);
+            }
+            Self::WebhookRefuses => {
+                let found = conditions.webhook_trouble.iter().filter_map(RecipientTrouble::refuses);
+                into.add(self, one(found), Finding::clone);
+            }
             Self::TunUnusable
             | Self::ModuleMissing
             | Self::NoDescriptors

@@ -12,7 +12,7 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use super::family::Family;
 use super::gauges::Gauges;
@@ -92,6 +92,9 @@ pub struct Meters {
     dbus_calls: IntCounterVec,
     /// Signals sent on the bus.
     pub dbus_signals: IntCounter,
+    notifications: IntCounterVec,
+    notifications_waiting: IntGaugeVec,
+    notifications_oldest: IntGaugeVec,
     /// Lines of the log that could not be written.
     pub log_lost: IntCounter,
     values: Mutex<Gauges>,
@@ -216,6 +219,17 @@ impl Meters {
         self.dbus_calls.with_label_values(&[result]).inc();
     }
 
+    /// So many notices for a recipient had this result.
+    pub fn notified(&self, target: &'static str, result: &'static str, number: u64) {
+        self.notifications.with_label_values(&[target, result]).inc_by(number);
+    }
+
+    /// How many notices wait for a recipient, and since when the oldest does, in seconds since 1970; 0 for none.
+    pub fn notices(&self, target: &'static str, waiting: usize, oldest: i64) {
+        self.notifications_waiting.with_label_values(&[target]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.notifications_oldest.with_label_values(&[target]).set(oldest);
+    }
+
     /// All metrics as text.
     pub fn text(&self, values: &GaugeValues) -> String {
         // Renderings are serialized, because each sets the gauges first.
@@ -269,6 +283,21 @@ impl Meters {
             announcements: family.counter("nicd_announcements_total", "Frames sent to tell where a port is."),
             dbus_calls: family.counters("nicd_dbus_calls_total", "Calls on the bus answered, by result.", &["result"]),
             dbus_signals: family.counter("nicd_dbus_signals_total", "Signals sent on the bus."),
+            notifications: family.counters(
+                "nicd_notifications_total",
+                "What Nova and the webhook were told, by what became of it.",
+                &["target", "result"],
+            ),
+            notifications_waiting: family.gauges(
+                "nicd_notifications_waiting",
+                "What waits to be told, by recipient.",
+                &["target"],
+            ),
+            notifications_oldest: family.gauges(
+                "nicd_notifications_oldest_timestamp_seconds",
+                "Since when the oldest of what waits does, by recipient; 0 when nothing waits.",
+                &["target"],
+            ),
             log_lost: family.counter("nicd_log_lost_total", "Lines of the log that could not be written."),
             values: Mutex::new(Gauges::new(&family)),
             registry: registry.clone(),
@@ -294,6 +323,12 @@ impl Meters {
         }
         for result in ["free", "in_use", "not_asked"] {
             self.addresses_asked.with_label_values(&[result]);
+        }
+        for target in ["nova", "webhook"] {
+            for result in ["accepted", "retried", "dropped", "lost"] {
+                self.notifications.with_label_values(&[target, result]);
+            }
+            self.notices(target, 0, 0);
         }
         for step in Attaching::ALL {
             self.attach_step.with_label_values(&[step.as_str()]);

@@ -68,6 +68,7 @@ const BELOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("dbus", &["access", "config", "events", "model", "plan", "service", "telemetry"]),
+    ("notify", &["clock", "config", "events", "exit", "model", "service", "store", "telemetry"]),
     (
         "api",
         &[
@@ -97,6 +98,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "exit",
             "kernel",
             "model",
+            "notify",
             "plan",
             "service",
             "store",

@@ -1,0 +1,218 @@
+//! One HTTP request over TCP, with TLS where the address says so. Each request has a connection of its own, so that none meets a
+//! connection that its server has just closed. All of a request has one time limit, and its answer one size limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+use crate::config::Url;
+
+/// How long a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long all of a request may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The longest answer, in bytes. Keystone's catalog is the longest there is.
+const MAX_BODY: usize = 1 << 20;
+
+/// The longest wait that a server may ask for (`Retry-After`).
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// How much of an answer is repeated in the log.
+const SHOWN: usize = 200;
+
+/// Why there is no answer. It names the server by host and port, and holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// A file of the configuration cannot be used.
+    #[error("{path} cannot be used: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The server cannot be reached, or does not speak HTTP or TLS as it should.
+    #[error("{server}: {why}")]
+    Server {
+        /// Host and port.
+        server: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// How long the server asks to wait, as far as it says so in seconds.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds: u64 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    }
+
+    /// The beginning of its body, for the log.
+    pub fn begins(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(4 * SHOWN)]);
+        text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
+
+/// Makes requests, and checks servers' certificates.
+#[derive(Debug, Clone)]
+pub struct Http {
+    ca_file: Option<PathBuf>,
+}
+
+impl Http {
+    /// Checks certificates against those in `ca_file`, or against the host's. The file is read for each connection.
+    pub fn new(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file }
+    }
+
+    /// Sends JSON by POST and waits for the answer.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn post(&self, url: &Url, headers: &[(HeaderName, String)], body: String) -> Result<Answer, NoAnswer> {
+        let failed = |why: String| NoAnswer::Server { server: format!("{}:{}", url.host, url.port), why };
+        let answered = timeout(LIMIT, self.exchange(url, headers, body)).await;
+        answered.unwrap_or_else(|_| Err(failed(format!("no answer in {} s", LIMIT.as_secs()))))
+    }
+
+    async fn exchange(&self, url: &Url, headers: &[(HeaderName, String)], body: String) -> Result<Answer, NoAnswer> {
+        let failed = |why: String| NoAnswer::Server { server: format!("{}:{}", url.host, url.port), why };
+        let connecting = timeout(CONNECT_LIMIT, TcpStream::connect((url.host.as_str(), url.port))).await;
+        let stream = match connecting {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed(format!("no connection: {error}"))),
+            Err(_) => return Err(failed(format!("no connection in {} s", CONNECT_LIMIT.as_secs()))),
+        };
+        let uri: Uri = url.path.parse().map_err(|error| failed(format!("{error}")))?;
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(HOST, &url.authority)
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONNECTION, "close")
+            .header(USER_AGENT, concat!("nicd/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        // The error could repeat a header, and with it a secret.
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| failed("the request has a header that HTTP forbids".into()))?;
+        let answered = match url.tls {
+            true => speak(self.secure(url, stream).await?, request).await,
+            false => speak(stream, request).await,
+        };
+        answered.map_err(failed)
+    }
+
+    async fn secure(&self, url: &Url, stream: TcpStream) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, NoAnswer> {
+        let failed = |why: String| NoAnswer::Server { server: format!("{}:{}", url.host, url.port), why };
+        let ca_file = self.ca_file.clone();
+        let roots = tokio::task::spawn_blocking(move || roots(ca_file.as_deref())).await;
+        let roots = roots.map_err(|error| failed(error.to_string()))??;
+        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+        let versions = builder.with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
+        let config = versions.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from(url.host.clone()).map_err(|_| failed("its name cannot be in a certificate".into()))?;
+        let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        secured.map_err(|error| failed(format!("no TLS: {error}")))
+    }
+}
+
+/// The certificates that others are checked against.
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, NoAnswer> {
+    let mut roots = RootCertStore::empty();
+    let bad = |path: &Path, why: String| NoAnswer::File { path: path.display().to_string(), why };
+    match ca_file {
+        Some(path) => {
+            let found = CertificateDer::pem_file_iter(path).map_err(|error| bad(path, error.to_string()))?;
+            for certificate in found {
+                let certificate = certificate.map_err(|error| bad(path, error.to_string()))?;
+                roots.add(certificate).map_err(|error| bad(path, error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(bad(path, "it has no certificate in PEM".to_owned()));
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+        }
+    }
+    Ok(roots)
+}
+
+/// Sends a request on a connection and reads the answer.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| told(&error))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| told(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(error) => told(&error),
+            Err(_) => format!("its answer is longer than {MAX_BODY} bytes"),
+        })?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+    };
+    tokio::pin!(connection);
+    tokio::pin!(exchange);
+    tokio::select! {
+        answered = &mut exchange => answered,
+        ended = &mut connection => {
+            // What was read before the end may be a whole answer.
+            let answered = exchange.await;
+            answered.map_err(|why| ended.err().map_or(why, |error| told(&error)))
+        }
+    }
+}
+
+/// An error of HTTP with what caused it.
+fn told(error: &hyper::Error) -> String {
+    crate::exit::chain(error)
+}
+
+/// The content of a file with a secret, without the end of its line.
+///
+/// # Errors
+/// It cannot be read, is empty, or is no text.
+pub async fn secret(path: &Path) -> Result<String, NoAnswer> {
+    let bad = |why: String| NoAnswer::File { path: path.display().to_string(), why };
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || fs::read_to_string(file)).await.map_err(|error| bad(error.to_string()))?;
+    let text = read.map_err(|error| bad(error.to_string()))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() { Err(bad("it is empty".to_owned())) } else { Ok(secret.to_owned()) }
+}
