@@ -16,10 +16,12 @@ mod file;
 mod notify;
 pub mod page;
 pub mod reference;
+mod segments;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
 pub use notify::{NovaSettings, Url, WebhookSettings};
+pub use segments::SegmentSettings;
 pub use settings::{
     ConflictProbe, DbusSettings, FilterSettings, GuestDefaults, LimitSettings, LinkSettings, LogFormat, LogSettings,
     MetricsSettings, Settings, SocketSettings, StoreSettings,

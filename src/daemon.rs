@@ -306,6 +306,8 @@ fn policy(settings: &Settings) -> Policy {
         mtu: settings.links.mtu,
         default_group: settings.filters.default_group,
         connections: settings.filters.connections,
+        physical_networks: settings.physical_networks.clone(),
+        vlans: settings.segments.vlan.clone(),
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,

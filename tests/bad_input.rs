@@ -201,6 +201,7 @@ fn networks_and_subnets_that_cannot_be() {
         let network_of = |body: Value, status, reason, says: &str| {
             bad("POST", "/v2.0/networks", json!({ "network": body }), status, reason, says)
         };
+        let vlan = |id: Value| json!({"provider:network_type": "vlan", "provider:physical_network": "nowhere", "provider:segmentation_id": id});
         let subnet_of = |mut body: Value, status, reason, says: &str| {
             body["network_id"] = network.clone().into();
             bad("POST", "/v2.0/subnets", json!({ "subnet": body }), status, reason, says)
@@ -228,6 +229,18 @@ fn networks_and_subnets_that_cannot_be() {
             network_of(json!({"port_security_enabled": null}), 400, "invalid_value", "port_security_enabled"),
             network_of(json!({"nicd:isolated": "maybe"}), 400, "invalid_value", "maybe"),
             network_of(json!({"provider:network_type": "gre"}), 400, "invalid_value", "gre"),
+            network_of(json!({"provider:network_type": "vlan"}), 400, "invalid_value", "provider:physical_network"),
+            network_of(
+                vlan(json!(5)),
+                400,
+                "unknown_physical_network",
+                "'nowhere' is not known; [physical_networks] of the configuration has none",
+            ),
+            network_of(vlan(json!(0)), 400, "invalid_value", "1 to 4094"),
+            network_of(vlan(json!(4095)), 400, "invalid_value", "4095"),
+            network_of(vlan(json!("red")), 400, "invalid_value", "red"),
+            network_of(json!({"provider:physical_network": "nowhere"}), 400, "unknown_physical_network", "nowhere"),
+            network_of(json!({"provider:segmentation_id": 5}), 400, "invalid_value", "vlan"),
             subnet_of(json!({}), 400, "invalid_value", "cidr"),
             subnet_of(json!({"cidr": "10.0.0.0/33"}), 400, "invalid_value", "10.0.0.0/33"),
             subnet_of(json!({"cidr": "10.0.0.0"}), 400, "invalid_value", "10.0.0.0"),
@@ -549,7 +562,6 @@ fn what_is_not_built_is_said_to_be_so() {
             of("/v2.0/ports", "port", body, says)
         };
         let cases = vec![
-            net(json!({"provider:network_type": "vlan"}), "vlan"),
             net(json!({"provider:network_type": "vxlan"}), "vxlan"),
             port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type"),
         ];

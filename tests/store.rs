@@ -607,6 +607,7 @@ fn network() -> Network {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        segmentation_id: None,
         port_security: true,
         isolated: false,
         created_at: Timestamp::UNIX_EPOCH,

@@ -229,7 +229,11 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         seen: None,
         nic: DesiredNic::Tap { queues: 1, vnet_hdr: true, owner: Owner::default() },
     };
-    let want = Desired { bridges: vec![DesiredBridge { network, made: bridge }], ports: vec![want], ..Desired::default() };
+    let want = Desired {
+        bridges: vec![DesiredBridge { network, made: bridge, segment: None }],
+        ports: vec![want],
+        ..Desired::default()
+    };
     let plan = plan(Reason::Attach, &want, &have).expect("a plan");
     sample.time(|| {
         let mut execution = Execution::new(plan);

@@ -162,12 +162,18 @@ pub struct Network {
     /// Its subnets.
     #[serde(default)]
     pub subnets: Vec<Uuid>,
-    /// `local` or `flat`.
+    /// `local`, `flat` or `vlan`.
     #[serde(rename = "provider:network_type", default)]
     pub network_type: String,
-    /// The physical network of a `flat` one.
+    /// The physical network of a `flat` or `vlan` one.
     #[serde(rename = "provider:physical_network", default)]
     pub physical_network: Option<String>,
+    /// The VLAN of a `vlan` one.
+    #[serde(rename = "provider:segmentation_id", default)]
+    pub segmentation_id: Option<u16>,
+    /// The link of this host that leads to its physical network; none where none does, or where `bridge` does.
+    #[serde(rename = "nicd:uplink", default)]
+    pub uplink: Option<String>,
     /// The existing bridge that it uses; none where nicd makes one.
     #[serde(rename = "nicd:bridge", default)]
     pub bridge: Option<String>,

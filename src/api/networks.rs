@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::segment::VLANS;
 use crate::model::{NetworkId, NetworkKind};
 use crate::service::{Error, NetworkView, Reply};
 
@@ -13,7 +14,7 @@ use super::answer::answer;
 use super::error::{ApiError, ObjectKind};
 use super::fields::{BodyError, Fields, shown, wrong};
 use super::listing::Listing;
-use super::openapi::schema::{empty_list, list, null, number, one_of_words, only, or_null, time, truth, uuid, words};
+use super::openapi::schema::{empty_list, list, number, one_of_words, only, or_null, time, truth, uuid, words};
 use super::resource::{Changeable, Resource};
 
 impl Resource for NetworkView {
@@ -37,6 +38,7 @@ impl Resource for NetworkView {
         "provider:segmentation_id",
         "nicd:bridge",
         "nicd:device",
+        "nicd:uplink",
         "port_security_enabled",
         "nicd:isolated",
         "revision_number",
@@ -106,16 +108,18 @@ answer! {
         "tenant_id": view.network.project_id => words(),
         /// The project; nicd only stores it.
         "project_id": view.network.project_id => words(),
-        /// `flat`: untagged on a physical network; `local`: without an uplink.
-        "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat"]),
-        /// A flat network's physical network, by the control plane's name for it.
+        /// `vlan`: a VLAN of a physical network; `flat`: untagged on one; `local`: without an uplink.
+        "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat", "vlan"]),
+        /// Its physical network, by its name in `[physical_networks]`; with `nicd:bridge` by any name.
         "provider:physical_network": view.network.physical_network => or_null(words()),
-        /// Always null.
-        "provider:segmentation_id": Value::Null => null(),
+        /// The VLAN of a vlan network; null for others.
+        "provider:segmentation_id": view.network.segmentation_id => or_null(number(VLANS)),
         /// The existing bridge that it uses, which nicd does not change; null where nicd makes one.
         "nicd:bridge": view.network.bridge => or_null(words()),
         /// The name of its bridge on this host; null while there is none.
         "nicd:device": view.device => or_null(words()),
+        /// The link of this host that leads to its physical network; null where none does, or where `nicd:bridge` does.
+        "nicd:uplink": view.uplink => or_null(words()),
         /// Whether ports that are made from now on are filtered.
         "port_security_enabled": view.network.port_security => truth(),
         /// Whether its ports are sent only what is for them, ARP, neighbour discovery, router advertisements and DHCP.
@@ -141,12 +145,24 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let kind = fields.value("provider:network_type");
     let physical_network = fields.text_or_null("provider:physical_network", NAME)?;
     let kind = read_kind(kind.as_ref(), bridge.is_some(), physical_network.as_deref())?;
-    fields.only("provider:segmentation_id", &[Value::Null])?;
+    let segmentation_id = read_vlan(&mut fields, kind)?;
     let port_security = fields.truth("port_security_enabled")?.unwrap_or(true);
     let isolated = fields.truth("nicd:isolated")?.unwrap_or(false);
     unchanging(&mut fields)?;
     fields.end()?;
-    Ok(NewNetwork { id, name, description, project_id, mtu, bridge, kind, physical_network, port_security, isolated })
+    Ok(NewNetwork {
+        id,
+        name,
+        description,
+        project_id,
+        mtu,
+        bridge,
+        kind,
+        physical_network,
+        segmentation_id,
+        port_security,
+        isolated,
+    })
 }
 
 /// A network's kind as asked for, or as follows from what else is.
@@ -160,8 +176,25 @@ fn read_kind(asked: Option<&Value>, has_bridge: bool, physical: Option<&str>) ->
         ("local", Some(_)) => refuse("provider:physical_network is a flat network's: leave it out"),
         ("flat", None) if !has_bridge => refuse("a flat network needs provider:physical_network or nicd:bridge"),
         ("flat", _) => Ok(NetworkKind::Flat),
-        (kind @ ("vlan" | "vxlan"), _) => Err(BodyError::NotBuilt(format!("provider:network_type = {kind}"))),
+        ("vlan", _) if has_bridge => refuse(
+            "a vlan network has no nicd:bridge; name the bridge in [physical_networks], and that in provider:physical_network",
+        ),
+        ("vlan", None) => refuse("a vlan network needs provider:physical_network"),
+        ("vlan", Some(_)) => Ok(NetworkKind::Vlan),
+        ("vxlan", _) => Err(BodyError::NotBuilt("provider:network_type = vxlan".to_owned())),
         _ => refuse("local, flat, vlan or vxlan is expected"),
+    }
+}
+
+/// The VLAN that a network asks for; none for a free one. Only a vlan network has one.
+fn read_vlan(fields: &mut Fields, kind: NetworkKind) -> Result<Option<u16>, BodyError> {
+    match fields.number_or_null("provider:segmentation_id", VLANS)? {
+        Some(vlan) if kind != NetworkKind::Vlan => Err(wrong(
+            "provider:segmentation_id",
+            &vlan.into(),
+            "only a network with provider:network_type vlan has one: leave it out",
+        )),
+        vlan => Ok(vlan.and_then(|vlan| u16::try_from(vlan).ok())),
     }
 }
 
@@ -207,12 +240,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_as_such() {
-        for body in [
-            json!({"provider:network_type": "vlan"}),
-            json!({"provider:network_type": "vxlan"}),
-            json!({"admin_state_up": false}),
-            json!({"provider:segmentation_id": 5}),
-        ] {
+        for body in [json!({"provider:network_type": "vxlan"}), json!({"admin_state_up": false})] {
             assert!(matches!(read(body.clone()), Err(BodyError::NotBuilt(_))), "{body}");
         }
     }
@@ -233,6 +261,13 @@ mod tests {
             json!({"provider:network_type": "gre"}),
             json!({"provider:network_type": null}),
             json!({"provider:network_type": "flat"}),
+            json!({"provider:network_type": "vlan"}),
+            json!({"provider:network_type": "vlan", "provider:physical_network": "p", "nicd:bridge": "br0"}),
+            json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": 0}),
+            json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": 4095}),
+            json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": "x"}),
+            json!({"provider:physical_network": "p", "provider:segmentation_id": 5}),
+            json!({"provider:segmentation_id": 5}),
             json!({"provider:network_type": "local", "provider:physical_network": "p"}),
             json!({"id": "x"}),
             json!({"name": "x".repeat(256)}),
@@ -250,6 +285,11 @@ mod tests {
             (json!({"provider:network_type": "local", "nicd:bridge": "br0"}), NetworkKind::Local),
         ] {
             assert_eq!(read(body.clone()).unwrap().kind, kind, "{body}");
+        }
+        for (id, vlan) in [(json!(null), None), (json!(101), Some(101)), (json!("4094"), Some(4094))] {
+            let body = json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": id});
+            let new = read(body).unwrap();
+            assert_eq!((new.kind, new.segmentation_id), (NetworkKind::Vlan, vlan));
         }
         // As openstackclient and older Neutron clients write them.
         assert_eq!(read(json!({"mtu": "1400", "shared": "False", "admin_state_up": 1})).unwrap().mtu, Some(1400));

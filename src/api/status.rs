@@ -346,6 +346,21 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_bridge", S::CONFLICT, "Conflict", KERNEL),
     row("not_a_bridge", S::CONFLICT, "InvalidInput", &[Attach, NewNetwork, ChangeNetwork]).in_network(S::BAD_REQUEST),
     row("mtu_above_bridge", S::CONFLICT, "Conflict", &[Attach, NewNetwork, ChangeNetwork]),
+    // Of physical networks.
+    row("unknown_physical_network", S::BAD_REQUEST, "InvalidInput", &[NewNetwork]),
+    row("segment_in_use", S::CONFLICT, "VlanIdInUse", &[NewNetwork]),
+    row("no_free_segment", S::CONFLICT, "NoNetworkAvailable", &[NewNetwork]),
+    row("uplink_missing", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_is_loopback", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_is_wireless", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_not_ethernet", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_is_bridge", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_is_nicds", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_is_port", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_not_adopted", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_in_use", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("uplink_filters_no_vlans", S::CONFLICT, "Conflict", &[NewNetwork]),
+    row("mtu_above_uplink", S::CONFLICT, "Conflict", &[NewNetwork, ChangeNetwork]),
     row("no_free_name", S::CONFLICT, "Conflict", &[Attach, ChangeNetwork]),
     row("name_taken", S::CONFLICT, "Conflict", &[Attach]),
     row("name_taken", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", KERNEL),
@@ -496,6 +511,8 @@ mod tests {
     fn every_reason_there_is_has_a_row_and_every_row_a_status_that_is_known() {
         let mut service = words(include_str!("../reconcile/error.rs"), "pub fn reason", "\n    }\n");
         service.extend(words(include_str!("../inventory/error.rs"), "pub fn reason", "\n    }\n"));
+        service.extend(words(include_str!("../inventory/uplinks.rs"), "pub fn reason", "\n    }\n"));
+        service.extend(words(include_str!("../reconcile/uplinks.rs"), "pub fn reason", "\n    }\n"));
         service.extend(words(include_str!("../monitor/error.rs"), "pub fn reason", "\n    }\n"));
         service.extend(words(include_str!("../model/rule.rs"), "pub fn reason", "\n    }\n"));
         let readers = words(include_str!("fields.rs"), "pub fn reason", "\n    }\n");

@@ -1,5 +1,6 @@
 //! The file as written: every key is optional, an unknown key is an error, and only types are checked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ pub(super) struct File {
     pub socket: Socket,
     pub store: Store,
     pub links: Links,
+    pub physical_networks: BTreeMap<String, toml::Value>,
+    pub segments: Segments,
     pub limits: Limits,
     pub filters: Filters,
     pub guest: Guest,
@@ -51,6 +54,12 @@ pub(super) struct Links {
     pub sweep_s: Option<Whole>,
     pub require_host_closed: Option<bool>,
     pub conflict_probe: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Segments {
+    pub vlan: Option<toml::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]

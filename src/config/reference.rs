@@ -166,6 +166,31 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "physical_networks",
+        about: "What leads from this host to networks of other machines, by names of your choice, which flat and vlan networks name.",
+        keys: &[key(
+            "physnet1",
+            None,
+            "\"eth1\"",
+            Reload,
+            "A link, on which nicd makes the VLAN devices of vlan networks; its addresses, MAC and MTU stay as they are. Or a table: { device = \"eth1\", adopt = true } \
+             lets nicd put the link itself into the bridge of a flat network, as long as the host has no address and no route on it; qinq = true beside has VLANs \
+             tagged by 802.1ad; { bridge = \"br-x\" } names a bridge that you made and that the uplink is in, which vlan networks use if it filters VLANs.",
+        )],
+    },
+    Section {
+        name: "segments",
+        about: "The ids of segments that networks are given.",
+        keys: &[key(
+            "vlan",
+            None,
+            "[\"100-199\", \"300\"]",
+            Reload,
+            "The VLANs that vlan networks are given which name none, the lowest free one first: a range such as \"100-199\", or a list of ranges. Unset, a network has to \
+             name its VLAN.",
+        )],
+    },
+    Section {
         name: "limits",
         about: "What clients may ask for.",
         keys: &[

@@ -7,9 +7,10 @@ use serde::{Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 
 use super::notify::{NovaSettings, WebhookSettings, nova_as_used, webhook_as_used};
+use super::segments::{SegmentSettings, physical_as_used, segments_as_used};
 use super::{AllowedBridges, ConfigError, bad, file};
-use crate::model::MacPrefix;
 use crate::model::network::{MAX_MTU, MIN_MTU};
+use crate::model::{MacPrefix, PhysicalNetworks};
 
 /// The longest path a Unix socket can be bound to, in bytes (`sun_path` of unix(7), less its NUL).
 const MAX_SOCKET_PATH: usize = 107;
@@ -23,6 +24,11 @@ pub struct Settings {
     pub store: StoreSettings,
     /// How links are made.
     pub links: LinkSettings,
+    /// What leads to networks of other machines.
+    #[serde(skip_serializing_if = "PhysicalNetworks::is_empty")]
+    pub physical_networks: PhysicalNetworks,
+    /// The ids of networks' segments.
+    pub segments: SegmentSettings,
     /// What one server may have.
     pub limits: LimitSettings,
     /// How guests' connections are restricted.
@@ -174,7 +180,8 @@ pub enum LogFormat {
 impl Settings {
     /// Applies the settings that can change at runtime; returns the changed keys that need a restart.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
-        let Self { socket, store, links, limits, filters, guest, log, metrics, dbus, nova, notify } = new;
+        let Self { socket, store, links, physical_networks, segments, limits, filters, guest, log, metrics, dbus, nova, notify } =
+            new;
         let fixed = [
             ("socket.path", socket.path != self.socket.path),
             ("socket.mode", socket.mode != self.socket.mode),
@@ -192,6 +199,7 @@ impl Settings {
         (self.links, self.limits, self.guest) = (links, limits, guest);
         self.filters.default_group = filters.default_group;
         (self.nova, self.notify) = (nova, notify);
+        (self.physical_networks, self.segments) = (physical_networks, segments);
         self.log.level = log.level;
         fixed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -199,11 +207,27 @@ impl Settings {
 
 /// Validates each value and fills in the defaults.
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
-    let file::File { socket, store, links, limits, filters, guest, log, metrics, dbus, nova, notify } = written;
+    let file::File {
+        socket,
+        store,
+        links,
+        physical_networks,
+        segments,
+        limits,
+        filters,
+        guest,
+        log,
+        metrics,
+        dbus,
+        nova,
+        notify,
+    } = written;
     Ok(Settings {
         socket: socket_as_used(socket)?,
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
         links: links_as_used(links)?,
+        physical_networks: physical_as_used(physical_networks)?,
+        segments: segments_as_used(segments)?,
         limits: limits_as_used(limits)?,
         filters: FilterSettings {
             default_group: filters.default_group.unwrap_or(false),

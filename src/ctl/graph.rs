@@ -116,7 +116,7 @@ impl Graph {
             let names = [&network["nicd:device"], &network["nicd:bridge"]];
             let bridge = names.map(plain).into_iter().find(|name| !name.is_empty());
             let links = bridge.as_deref().map(&members).unwrap_or_default();
-            let uplinks = links.into_iter().filter(|link| !devices.contains(link)).map(|link| harmless(&link)).collect();
+            let uplinks = links.into_iter().filter(|link| !devices.contains(link)).map(|link| uplink(network, &link)).collect();
             graph.networks.push(Network {
                 name: called(network),
                 bridge: bridge.map(|name| harmless(&name)),
@@ -134,6 +134,15 @@ impl Graph {
             GraphFormat::Svg => svg::render(self),
             GraphFormat::Mermaid => mermaid::render(self),
         }
+    }
+}
+
+/// A link in a network's bridge, with what it leads to where that is a VLAN.
+fn uplink(network: &Value, link: &str) -> String {
+    let (vlan, below) = (plain(&network["provider:segmentation_id"]), plain(&network["nicd:uplink"]));
+    match vlan.is_empty() || below.is_empty() || below == link {
+        true => harmless(link),
+        false => harmless(&format!("{link}, VLAN {vlan} on {below}")),
     }
 }
 
@@ -215,6 +224,13 @@ mod tests {
             assert!(format == GraphFormat::Dot || !text.contains("<r&d>"), "{format:?}: {text}");
             assert!(!text.contains(" \"x\""), "{format:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_vlan_device_is_told_with_its_uplink() {
+        let network = json!({"id": "n", "nicd:device": "nbr1", "provider:segmentation_id": 101, "nicd:uplink": "eth1"});
+        let graph = Graph::of(&[network], &[], &[], |_| vec!["nvl1".to_owned()]);
+        assert_eq!(graph.networks[0].uplinks, ["nvl1, VLAN 101 on eth1"]);
     }
 
     #[test]

@@ -153,6 +153,36 @@ impl FromStr for SubPort {
     }
 }
 
+/// The VLAN of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vlan {
+    /// This one.
+    Id(u16),
+    /// A free one of the configuration.
+    Free,
+}
+
+impl Vlan {
+    /// The VLAN that is asked for.
+    pub fn id(self) -> Option<u16> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Free => None,
+        }
+    }
+}
+
+impl FromStr for Vlan {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text {
+            "free" => Ok(Self::Free),
+            _ => text.parse().map(Self::Id).map_err(|_| expected("a VLAN's id, as 101, or free,")),
+        }
+    }
+}
+
 /// A subnet's gateway when it is not left to the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gateway {

@@ -9,10 +9,11 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::model::names;
 use crate::model::pools::FreeRanges;
 use crate::model::{
-    Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, Port, PortId, RuleId, Server, ServerId, Subnet, SubnetId, Trunk,
-    TrunkId,
+    Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, PhysicalNetworks, Port, PortId, RuleId, Server, ServerId, Subnet,
+    SubnetId, Trunk, TrunkId,
 };
 use crate::plan::{Deviation, Observed};
 
@@ -35,6 +36,8 @@ pub struct Inventory {
     pub networks: BTreeMap<NetworkId, NetworkEntry>,
     /// Which networks use an operator's bridge, by its name.
     pub bridges: HashMap<String, BTreeSet<NetworkId>>,
+    /// The physical networks, and which networks are on them.
+    pub(super) physical: Physical,
     /// Which networks are on one link.
     pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
     /// The zones of conntrack that networks have.
@@ -177,15 +180,25 @@ pub enum TrunkRole {
     SubPort(TrunkId),
 }
 
+/// The physical networks as configured, with the networks on them.
+#[derive(Debug, Default)]
+pub struct Physical {
+    pub(super) configured: PhysicalNetworks,
+    /// The network that has a VLAN of a physical network, or with 0 its untagged frames.
+    pub(super) taken: BTreeMap<(String, u16), NetworkId>,
+    /// The networks on each physical network.
+    pub(super) on: HashMap<String, BTreeSet<NetworkId>>,
+}
+
 /// One link, and everything that is on it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Segment {
     /// A bridge that is made for one network.
     Own(NetworkId),
-    /// An operator's bridge, by its index.
-    Bridge(u32),
-    /// An operator's bridge that was not seen yet, by the name that a network knows it by.
-    Unseen(String),
+    /// A VLAN of an operator's bridge, by the bridge's index; 0 for the one that the operator gives ports.
+    Bridge(u32, u16),
+    /// The same of one that was not seen yet, by the name that a network knows it by.
+    Unseen(String, u16),
 }
 
 /// One link that is left over.
@@ -193,7 +206,7 @@ pub enum Segment {
 pub struct Leftover {
     /// Its name.
     pub object: String,
-    /// `tap`, `veth` or `bridge`.
+    /// `tap`, `veth`, `bridge` or `vlan`.
     pub kind: &'static str,
     /// The stable word for why it is here: `device_without_record` or `mark_lost`.
     pub reason: &'static str,
@@ -210,6 +223,12 @@ pub struct Leftover {
 }
 
 impl Leftover {
+    /// Whether it is the VLAN device of a network, and no port's.
+    pub fn is_segments(&self) -> bool {
+        let altname = self.altname.as_deref().and_then(names::parse_vlan_altname);
+        altname.or(self.alias.as_deref().and_then(names::tagged_segment)).is_some()
+    }
+
     /// The leftover as a deviation.
     pub fn deviation(&self) -> Deviation {
         let have = match (&self.altname, &self.alias) {

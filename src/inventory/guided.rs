@@ -178,7 +178,7 @@ impl Inventory {
             return;
         }
         let bridge = if link.kind == Kind::Bridge { Some(link.index) } else { link.master };
-        let segment = bridge.map(Segment::Bridge);
+        let segment = bridge.map(|bridge| Segment::Bridge(bridge, 0));
         let networks: Vec<NetworkId> = self.on_segment(segment.as_ref()).map(|entry| entry.record.id).collect();
         networks.into_iter().for_each(|network| self.advertise_on(network));
     }

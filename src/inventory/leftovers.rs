@@ -21,6 +21,10 @@ pub fn leftover(state: &Inventory, link: &LinkState, store: Uuid) -> Option<Left
     if link.owner(state.store_id) != owner {
         return None;
     }
+    let tagged = || link.alias.as_deref().and_then(names::tagged_segment);
+    if let Some(network) = link.segment().or_else(tagged) {
+        return leftover_vlan(state, link, network, by_us);
+    }
     let mark = link.marks().next();
     let reason = match mark {
         // One that a record wants under another mark is that record's. What another store's nicd made no record here wants.
@@ -36,6 +40,23 @@ pub fn leftover(state: &Inventory, link: &LinkState, store: Uuid) -> Option<Left
         alias: link.alias.clone(),
         index: link.index,
         id: mark.unwrap_or_else(|| id_of_unmarked(link, store)),
+    })
+}
+
+/// The same of a VLAN device: one that belongs to no network.
+fn leftover_vlan(state: &Inventory, link: &LinkState, network: NetworkId, by_us: bool) -> Option<Leftover> {
+    if by_us && state.networks.contains_key(&network) {
+        return None;
+    }
+    let altname = link.segment().map(names::vlan_altname);
+    Some(Leftover {
+        object: link.name.clone(),
+        kind: link.kind.as_str(),
+        reason: if altname.is_some() { "device_without_record" } else { "mark_lost" },
+        altname,
+        alias: link.alias.clone(),
+        index: link.index,
+        id: network.0,
     })
 }
 

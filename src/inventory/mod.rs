@@ -41,6 +41,7 @@ pub mod speaking;
 pub mod telling;
 mod told;
 mod trunks;
+pub mod uplinks;
 mod wakeups;
 
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
@@ -74,6 +75,7 @@ impl Inventory {
 
     /// Takes in a network.
     pub fn add_network(&mut self, record: Network) {
+        self.enter_segment(&record);
         if let Some(bridge) = &record.bridge {
             self.bridges.entry(bridge.to_string()).or_default().insert(record.id);
         }
@@ -92,6 +94,7 @@ impl Inventory {
         self.open.closed(id);
         let Some(entry) = self.networks.remove(&id) else { return };
         self.zones.remove(&entry.zone);
+        self.leave_segment(&entry.record);
         if let Some(networks) = self.segments.get_mut(&entry.segment) {
             networks.remove(&id);
             if networks.is_empty() {
@@ -601,7 +604,7 @@ impl Inventory {
                 close: !self.open.may_stay(network.id),
             },
         };
-        DesiredBridge { network: network.id, made }
+        DesiredBridge { network: network.id, made, segment: self.desired_segment(network) }
     }
 
     /// The name of a network's bridge, as far as there is one.

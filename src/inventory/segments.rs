@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::Error;
 use super::entries::{Inventory, NetworkEntry, Segment, SubnetEntry};
 use crate::model::{Network, NetworkId, PortId, SubnetId};
-use crate::plan::{HostAddress, Kind, LinkState};
+use crate::plan::{HostAddress, Kind, LinkState, VlanProtocol, VlanTag};
 
 /// A port with an address that is this host's as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ impl Inventory {
     pub(super) fn segment_for(&self, network: &Network) -> Segment {
         let Some(name) = &network.bridge else { return Segment::Own(network.id) };
         match self.have.named(name.as_str()) {
-            Some(link) if link.kind == Kind::Bridge => Segment::Bridge(link.index),
-            _ => Segment::Unseen(name.to_string()),
+            Some(link) if link.kind == Kind::Bridge => Segment::Bridge(link.index, network.bridge_vlan()),
+            _ => Segment::Unseen(name.to_string(), network.bridge_vlan()),
         }
     }
 
@@ -56,12 +56,17 @@ impl Inventory {
 
     /// The addresses on a network's segment that are this host's, or machines' that it knows, with the link that shows them.
     pub(super) fn hosts_beside(&self, network: NetworkId) -> impl Iterator<Item = (&LinkState, HostAddress)> {
-        let bridge = match self.networks.get(&network).map(|entry| &entry.segment) {
-            Some(Segment::Bridge(index)) => Some(*index),
-            Some(Segment::Own(id)) => self.have.own_bridge(*id).map(|bridge| bridge.index),
-            _ => None,
+        let (bridge, vlan) = match self.networks.get(&network).map(|entry| &entry.segment) {
+            Some(Segment::Bridge(index, 0)) => (Some(*index), None),
+            // The bridge's own addresses are in its own VLAN.
+            Some(Segment::Bridge(index, vlan)) => {
+                (None, self.have.vlan_on(*index, VlanTag { id: *vlan, protocol: VlanProtocol::Dot1q }))
+            }
+            Some(Segment::Own(id)) => (self.have.own_bridge(*id).map(|bridge| bridge.index), None),
+            _ => (None, None),
         };
-        bridge.into_iter().flat_map(|bridge| self.have.hosts_on(bridge))
+        let above = vlan.into_iter().flat_map(|link| link.hosts.iter().map(move |host| (link, *host)));
+        bridge.into_iter().flat_map(|bridge| self.have.hosts_on(bridge)).chain(above)
     }
 
     /// Refuses an address that another port on the segment of a network has, or this host.
@@ -91,7 +96,7 @@ impl Inventory {
         let mut found = Vec::new();
         for (bridge, link, host) in self.have.hosts() {
             let own = self.have.link(bridge).into_iter().flat_map(LinkState::marks).map(|mark| Segment::Own(NetworkId(mark)));
-            for segment in own.chain([Segment::Bridge(bridge)]) {
+            for segment in own.chain([Segment::Bridge(bridge, 0)]) {
                 let networks = self.on_segment(Some(&segment)).map(|entry| entry.record.id);
                 let ports = networks.filter_map(|id| self.addresses.get(&(id, host.ip)));
                 found.extend(ports.map(|port| Clash { port: *port, host, device: link.name.clone() }));
@@ -144,15 +149,19 @@ impl Inventory {
         if link.kind != Kind::Bridge || self.bridges.is_empty() {
             return;
         }
-        let target = Segment::Bridge(link.index);
         let named = link.altnames.iter().chain([&link.name]).filter_map(|name| self.bridges.get(name)).flatten();
-        let elsewhere = |id: &&NetworkId| self.networks.get(*id).is_some_and(|entry| entry.segment != target);
-        let moving: Vec<NetworkId> = named.filter(elsewhere).copied().collect();
-        if moving.is_empty() {
-            return;
+        let networks = named.filter_map(|id| self.networks.get(id));
+        let targets = networks.map(|entry| (entry, Segment::Bridge(link.index, entry.record.bridge_vlan())));
+        let mut moving: BTreeMap<Segment, Vec<NetworkId>> = BTreeMap::new();
+        for (entry, target) in targets.filter(|(entry, target)| entry.segment != *target) {
+            moving.entry(target).or_default().push(entry.record.id);
         }
+        moving.into_iter().for_each(|(target, networks)| self.move_to(&target, &networks));
+    }
+
+    fn move_to(&mut self, target: &Segment, moving: &[NetworkId]) {
         let mut left: BTreeMap<NetworkId, Segment> = BTreeMap::new();
-        for id in &moving {
+        for id in moving {
             if let Some(entry) = self.networks.get_mut(id) {
                 left.insert(*id, std::mem::replace(&mut entry.segment, target.clone()));
             }
@@ -160,7 +169,7 @@ impl Inventory {
         let alone = |segment: &Segment, before: &Self| before.segments.get(segment).is_some_and(|networks| networks.len() == 1);
         // A network that alone takes its bridge's new index along shares with no other, before and after.
         let as_it_was =
-            left.len() == 1 && left.values().all(|segment| alone(segment, self)) && !self.segments.contains_key(&target);
+            left.len() == 1 && left.values().all(|segment| alone(segment, self)) && !self.segments.contains_key(target);
         let mut changed: BTreeSet<NetworkId> = BTreeSet::new();
         for (id, segment) in &left {
             if let Some(networks) = self.segments.get_mut(segment) {
@@ -175,7 +184,7 @@ impl Inventory {
         if as_it_was {
             return;
         }
-        changed.extend(self.segments.get(&target).into_iter().flatten());
+        changed.extend(self.segments.get(target).into_iter().flatten());
         let subnets = changed.iter().filter_map(|id| self.networks.get(id)).flat_map(|entry| entry.subnets.iter().copied());
         subnets.collect::<Vec<_>>().into_iter().for_each(|subnet| self.fill(subnet));
     }

@@ -101,8 +101,10 @@ pub struct NewNetwork {
     pub bridge: Option<LinkName>,
     /// What its bridge leads to.
     pub kind: NetworkKind,
-    /// `provider:physical_network` of a flat network.
+    /// `provider:physical_network`.
     pub physical_network: Option<String>,
+    /// The VLAN of a VLAN network; none for a free one.
+    pub segmentation_id: Option<u16>,
     /// Whether its new ports have port security unless they say otherwise.
     pub port_security: bool,
     /// Whether its ports are isolated that do not say otherwise.

@@ -33,9 +33,12 @@ pub struct Network {
     /// The network type: requested, or derived from the other attributes.
     #[serde(default)]
     pub kind: NetworkKind,
-    /// A flat network's physical network, by the control plane's name for it.
+    /// Its physical network, by its name in the configuration; where the operator's bridge leads to it, by the control plane's name.
     #[serde(default)]
     pub physical_network: Option<String>,
+    /// The VLAN that it is on its physical network, as a VLAN network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation_id: Option<u16>,
     /// What its new ports' `port_security` is, unless the client says otherwise.
     #[serde(default = "yes", skip_serializing_if = "bool::clone")]
     pub port_security: bool,
@@ -63,19 +66,27 @@ pub enum NetworkKind {
     Local,
     /// A physical network, without a tag.
     Flat,
+    /// A VLAN of a physical network.
+    Vlan,
 }
 
 impl NetworkKind {
-    /// The word of the API: `local` or `flat`.
+    /// The word of the API: `local`, `flat` or `vlan`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Flat => "flat",
+            Self::Vlan => "vlan",
         }
     }
 }
 
 impl Network {
+    /// The VLAN of the operator's bridge that it is, 0 for the one that the operator gives ports.
+    pub fn bridge_vlan(&self) -> u16 {
+        self.segmentation_id.filter(|_| self.bridge.is_some()).unwrap_or(0)
+    }
+
     /// The explicit MAC of its agent-made bridge: locally administered, from the network's id, the same after every rebuild.
     /// It starts with `fe`, so that it differs from every guest's; with the usual prefix it differs from every host side by its second octet.
     pub fn bridge_mac(&self) -> super::mac::Mac {

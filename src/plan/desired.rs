@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
-use super::observed::{Kind, TokenBucket};
+use super::observed::{Kind, TokenBucket, VlanTag};
 use super::op::GuestSettings;
 
 /// A slice of the desired state: one port for an attach, everything after a restart.
@@ -52,6 +52,55 @@ pub struct DesiredBridge {
     pub network: NetworkId,
     /// Whose bridge it is.
     pub made: BridgeMade,
+    /// How it reaches the physical network; none where it does not, or where the operator sees to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<DesiredSegment>,
+}
+
+impl DesiredBridge {
+    /// The VLAN of the bridge that ports are to be untagged in; none where the operator sees to it.
+    pub fn pvid(&self) -> Option<u16> {
+        match self.segment {
+            Some(DesiredSegment::Pvid(vlan)) => Some(vlan),
+            _ => None,
+        }
+    }
+}
+
+/// How a network's bridge reaches the physical network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredSegment {
+    /// By a VLAN device on an uplink, which is put into the agent-made bridge.
+    Vlan {
+        /// The uplink.
+        uplink: DesiredUplink,
+        /// The tag of the network's frames there.
+        tag: VlanTag,
+        /// The index for the device, should it have to be made.
+        index: u32,
+        /// The alias that tags it: the store's id and the network's.
+        alias: String,
+    },
+    /// By an uplink, which itself is put into the agent-made bridge.
+    Flat {
+        /// The uplink.
+        uplink: DesiredUplink,
+    },
+    /// By this VLAN of the operator's bridge, which tells VLANs apart: each port is untagged in it.
+    Pvid(u16),
+}
+
+/// The uplink of a physical network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredUplink {
+    /// The physical network's name.
+    pub physical: String,
+    /// The uplink's name or altname; none where the configuration has no such physical network.
+    pub device: Option<LinkName>,
+    /// Whether the uplink itself may be put into a bridge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
 }
 
 /// Whose bridge a network uses.

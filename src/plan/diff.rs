@@ -7,6 +7,7 @@
 
 mod bridge;
 mod device;
+mod segment;
 mod words;
 
 use std::fmt::Display;
@@ -16,6 +17,7 @@ use serde::{Serialize, Serializer};
 pub use bridge::Bridge;
 pub(super) use device::bridge_port;
 pub use device::{Device, drift};
+pub use segment::{Segment, Trouble};
 pub(super) use words::up;
 pub use words::vlan_remedy;
 
@@ -75,6 +77,8 @@ pub enum Property {
     FilterEffect,
     /// What untagged frames meet at it.
     Vlan,
+    /// The VLAN of its bridge that it is to be in alone.
+    Pvid,
     /// What frames meet in the host's packet filter.
     ForwardFilter,
     /// Whether it outlives its openers.
@@ -156,6 +160,8 @@ pub enum FactName {
     Device,
     /// It is in its network's bridge.
     Bridge,
+    /// Its network's bridge reaches the physical network.
+    Uplink,
     /// Its network's agent-made bridge, and it as a port of that, deliver nothing to the host's stack.
     HostClosed,
     /// The kernel drops what the port may not send.
@@ -192,6 +198,7 @@ impl FactName {
             Self::Parent => "parent",
             Self::Device => "device",
             Self::Bridge => "bridge",
+            Self::Uplink => "uplink",
             Self::HostClosed => "host_closed",
             Self::Filters => "filters",
             Self::Addresses => "addresses",
@@ -216,6 +223,7 @@ impl FactName {
             Self::Parent => "parent_missing",
             Self::Device => "device_missing",
             Self::Bridge => "not_in_bridge",
+            Self::Uplink => "uplink_gone",
             Self::HostClosed => "host_not_closed",
             Self::Filters => "filters_missing",
             Self::Addresses => "address_unproven",

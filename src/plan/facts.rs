@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::desired::{BridgeMade, DesiredBridge, DesiredNic, DesiredPort};
-use super::diff::{Device, Property, up};
+use super::diff::{Device, Property, Segment, up};
 use super::observed::{LinkState, Observed};
 
 pub use super::diff::FactName;
@@ -21,8 +21,9 @@ pub struct Fact {
 
 /// The first fact about a port that does not hold; none when ACTIVE holds. Costs no allocation.
 pub fn first_unmet(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Option<FactName> {
-    const ORDER: [FactName; 12] = [
+    const ORDER: [FactName; 13] = [
         FactName::Bridge,
+        FactName::Uplink,
         FactName::HostClosed,
         FactName::Filters,
         FactName::Vlan,
@@ -118,9 +119,13 @@ pub fn facts(port: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> Vec
         let at = all.iter().position(|fact| fact.fact == FactName::Carrier).unwrap_or(all.len());
         all.insert(at, fact(FactName::Monitor, device.plugged()));
     }
+    let segment = Segment::find(bridge, have);
     // An operator's bridge is left as it is.
     if matches!(bridge.made, BridgeMade::ByAgent { .. }) {
         all.insert(2, fact(FactName::HostClosed, closed()));
+    }
+    if let Some(segment) = segment {
+        all.insert(2, fact(FactName::Uplink, segment.words()));
     }
     parent(port, have).into_iter().chain(all).collect()
 }
@@ -138,6 +143,7 @@ fn parent(port: &DesiredPort, have: &Observed) -> Option<Fact> {
 /// Whether a fact about a device holds: nothing differs on which it rests, and what the guest decides is so.
 fn holds(fact: FactName, device: &Device<'_>) -> bool {
     let decided = match fact {
+        FactName::Uplink => Segment::find(device.bridge, device.have).is_none_or(|segment| segment.trouble().is_none()),
         FactName::HostClosed => {
             !device.bridge.made.closes() || !device.is_away() && device.home.is_some_and(|home| home.host_closed)
         }

@@ -27,7 +27,9 @@ mod removal;
 mod uplink;
 pub mod verify;
 
-pub use desired::{AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, Speaks};
+pub use desired::{
+    AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, DesiredSegment, DesiredUplink, Speaks,
+};
 pub use diff::Facet;
 pub use facts::{Fact, facts};
 pub use filter::{DeviceFilter, Filter, PortFilter, PortFilters};

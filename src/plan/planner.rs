@@ -8,12 +8,12 @@ use uuid::Uuid;
 use crate::model::names::{self, NAME_CHOICES};
 use crate::model::{LinkName, NetworkId, PortId};
 
-use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort};
-use super::diff::{Bridge, Device, Property, bridge_port, home_mtu};
+use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, DesiredSegment};
+use super::diff::{Bridge, Device, Property, Segment, bridge_port, home_mtu};
 use super::filter::Filter;
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
-use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, Step, Switch};
-use super::removal::{removal, restore_bridge_altname, sorted};
+use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, Step, Switch, VlanChange};
+use super::removal::{removal, restore_bridge_altname, restore_vlan_altname, sorted};
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,8 +143,6 @@ struct Home {
     index: u32,
     mtu: u32,
     name: String,
-    /// Whether it is closed to the host, and its ports with it.
-    closed: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -153,8 +151,11 @@ impl<'a> Planner<'a> {
         if let Some(link) = self.have.in_place_of_bridge(network) {
             return Err(PlanError::NotOurs(NotOurs::of(link, names::network_altname(network), self.have.store())));
         }
-        match Bridge::find(bridge, self.have) {
-            Some(seen) => self.mend_bridge(&seen),
+        let home = match Bridge::find(bridge, self.have) {
+            Some(seen) => {
+                self.mend_bridge(&seen);
+                seen.link.index
+            }
             None => {
                 self.free_index(*index)?;
                 let name = self.free_name(|choice| names::network_bridge(network, choice))?;
@@ -166,6 +167,65 @@ impl<'a> Planner<'a> {
                 // Not before it is closed.
                 let changes = BTreeSet::from([BridgeChange::Switch(Switch::Up)]);
                 self.step(Op::SetBridge { network, changes }, None);
+                *index
+            }
+        };
+        self.segment(bridge, home)
+    }
+
+    /// The way of a network to its physical network, from its bridge with this index. Without an uplink that can be used nothing is done:
+    /// the ports' facts tell of that.
+    fn segment(&mut self, bridge: &DesiredBridge, home: u32) -> Result<(), PlanError> {
+        let Some(segment) = Segment::find(bridge, self.have) else { return Ok(()) };
+        let network = bridge.network;
+        if let Some(link) = self.have.in_place_of_vlan(network) {
+            return Err(PlanError::NotOurs(NotOurs::of(link, names::vlan_altname(network), self.have.store())));
+        }
+        let Some(uplink) = segment.usable() else { return Ok(()) };
+        let (tag, index, alias) = match segment.want {
+            DesiredSegment::Vlan { tag, index, alias, .. } => (*tag, *index, alias),
+            DesiredSegment::Flat { .. } => {
+                if uplink.master != Some(home) {
+                    let (index, bridge) = (uplink.index, home);
+                    let undo = Op::ReleaseUplink { network, index, bridge };
+                    self.step(Op::AdoptUplink { network, index, bridge }, Some(undo));
+                }
+                return Ok(());
+            }
+            DesiredSegment::Pvid(_) => return Ok(()),
+        };
+        let store = self.have.store();
+        if let Some(vlan) = segment.vlan.filter(|_| self.have.own_vlan(network).is_none()) {
+            self.step(restore_vlan_altname(network, vlan, store), None);
+        }
+        match segment.vlan.filter(|_| !segment.is_replaced()) {
+            Some(vlan) => {
+                let changes = segment.changes(home);
+                if changes.is_empty() {
+                    return Ok(());
+                }
+                let undo = |change: &VlanChange| match change {
+                    VlanChange::Mtu(_) => Some(VlanChange::Mtu(vlan.mtu)),
+                    VlanChange::Alias(_) => Some(VlanChange::Alias(vlan.alias.clone().unwrap_or_default())),
+                    VlanChange::Master(_) => Some(VlanChange::Master(vlan.master.unwrap_or(0))),
+                    VlanChange::Switch(_) => Some(VlanChange::Switch(Switch::Down)),
+                    VlanChange::HostIpOff | VlanChange::RemoveAddress(_) => None,
+                };
+                let undo = Op::SetVlan { network, changes: changes.iter().filter_map(undo).collect() };
+                self.step(Op::SetVlan { network, changes }, Some(undo));
+            }
+            None => {
+                if segment.vlan.is_some() {
+                    self.step(Op::DeleteVlan { network, store }, None);
+                }
+                self.free_index(index)?;
+                let name = self.free_name(|choice| names::network_vlan(network, choice))?;
+                let (parent, mtu, alias) = (uplink.index, segment.mtu(), alias.clone());
+                let undo = Op::DeleteVlan { network, store };
+                self.step(Op::CreateVlan { network, index, name, parent, tag, mtu, alias }, Some(undo));
+                let up = uplink.up.then_some(VlanChange::Switch(Switch::Up));
+                let changes = [VlanChange::Master(home)].into_iter().chain(up).collect();
+                self.step(Op::SetVlan { network, changes }, None);
             }
         }
         Ok(())
@@ -228,9 +288,9 @@ impl<'a> Planner<'a> {
                 Some(device) if !device.is_replaced() => self.mend(&device),
                 Some(_) => {
                     self.step(self.delete(port.id), None);
-                    self.build(port, &home)?;
+                    self.build(port, bridge, &home)?;
                 }
-                None => self.build(port, &home)?,
+                None => self.build(port, bridge, &home)?,
             }
             if let Some(qmp) = &port.monitor
                 && device.is_none_or(|device| device.is_replaced() || device.differs(Property::Nic))
@@ -287,12 +347,12 @@ impl<'a> Planner<'a> {
             (None, BridgeMade::Existing { name }) => return Err(PlanError::NoSuchBridge(name.to_string())),
         };
         let mtu = home_mtu(bridge, seen, port.mtu, self.have).ok_or_else(|| PlanError::NoSuchBridge(name.clone()))?;
-        Ok(Home { index, mtu, name, closed: bridge.made.closes() })
+        Ok(Home { index, mtu, name })
     }
 
     /// Everything about a device that is not there yet. The steps up to the first that outlives the process need no
     /// durable record.
-    fn build(&mut self, port: &DesiredPort, home: &Home) -> Result<(), PlanError> {
+    fn build(&mut self, port: &DesiredPort, bridge: &DesiredBridge, home: &Home) -> Result<(), PlanError> {
         self.free_index(port.index)?;
         let id = port.id;
         // Before the device is there.
@@ -302,7 +362,7 @@ impl<'a> Planner<'a> {
             self.step(Op::SetFilter { port: id, filter, before_device: true }, Some(undo));
         }
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        let mut bridge_port = bridge_port(port, home.index, home.closed);
+        let mut bridge_port = bridge_port(port, bridge, home.index);
         bridge_port.extend(port.to_guest.map(|bucket| LinkChange::ToGuest(Some(bucket.with_room(home.mtu)))));
         match &port.nic {
             DesiredNic::Tap { queues, vnet_hdr, owner } => {

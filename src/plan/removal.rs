@@ -44,8 +44,8 @@ impl AbsentPort {
     }
 }
 
-/// The steps that remove these ports' devices and these networks' agent-made bridges: traffic is cut now, devices are deleted
-/// later, bridges after them. A device that is kept is only cut.
+/// The steps that remove these ports' devices and these networks' agent-made bridges with their VLAN devices: traffic is cut now, devices
+/// are deleted later, bridges after them, which gives an uplink back that is in one. A device that is kept is only cut.
 pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have: &Observed) -> Plan {
     let (mut steps, store) = (Vec::new(), have.store());
     let ports = sorted(ports, |port| port.id).into_iter();
@@ -59,6 +59,11 @@ pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have
         steps.push(Step { op: Op::DeleteLink { port: port.id, store }, undo: None, stage: Stage::Deferred });
     }
     for network in sorted(bridges, |network| *network) {
+        let lost = have.unmarked_vlan(*network).filter(|_| have.own_vlan(*network).is_none());
+        steps.extend(lost.map(|seen| Step::new(restore_vlan_altname(*network, seen, store), None)));
+        if lost.is_some() || have.own_vlan(*network).is_some() {
+            steps.push(Step::new(Op::DeleteVlan { network: *network, store }, None));
+        }
         let lost = have.unmarked_bridge(*network).filter(|_| have.own_bridge(*network).is_none());
         steps.extend(lost.map(|seen| Step::new(restore_bridge_altname(*network, seen, store), None)));
         if lost.is_some() || have.own_bridge(*network).is_some() {
@@ -79,7 +84,12 @@ pub fn merge_deletions(plan: Plan, ports: &[AbsentPort]) -> Plan {
     let forced: BTreeSet<PortId> = ports.iter().filter(|port| port.force).map(|port| port.id).collect();
     let gone: BTreeSet<PortId> = deferred.iter().filter_map(deleted).collect();
     let cuts = |step: &Step| matches!(&step.op, Op::SetLink { port, .. } | Op::Unbind { port } if gone.contains(port));
-    let of_bridges = |step: &Step| matches!(step.op, Op::RestoreBridgeAltname { .. } | Op::DeleteBridge { .. });
+    let of_bridges = |step: &Step| {
+        matches!(
+            step.op,
+            Op::RestoreBridgeAltname { .. } | Op::DeleteBridge { .. } | Op::RestoreVlanAltname { .. } | Op::DeleteVlan { .. }
+        )
+    };
     let (after, mut steps): (Vec<Step>, Vec<Step>) = now.into_iter().filter(|step| !cuts(step)).partition(of_bridges);
     for together in deferred.chunks(GROUP_SIZE) {
         match together {
@@ -114,6 +124,11 @@ fn group_of(members: &[PortId]) -> u32 {
 /// A network's bridge that lost its altname gets it back.
 pub(super) fn restore_bridge_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
     Op::RestoreBridgeAltname { network, index: seen.index, alias: names::bridge_tag(store, network) }
+}
+
+/// A network's VLAN device that lost its altname gets it back.
+pub(super) fn restore_vlan_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
+    Op::RestoreVlanAltname { network, index: seen.index, alias: names::vlan_tag(store, network) }
 }
 
 pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::model::{Mac, names};
 
 use super::desired::{BridgeMade, DesiredBridge, DesiredPort};
-use super::diff::{Bridge, Device};
+use super::diff::{Bridge, Device, Segment};
 use super::observed::{Kind, LinkState, Observed};
 
 /// One difference.
@@ -62,7 +62,16 @@ pub fn of_bridge(bridge: &DesiredBridge, have: &Observed) -> Vec<Deviation> {
         let (want, have) = rule.words(&found);
         Deviation::new(rule.word, object.clone(), want, have)
     });
-    told.collect()
+    told.chain(of_segment(bridge, have)).collect()
+}
+
+/// What is in the way of a network to its physical network.
+fn of_segment(bridge: &DesiredBridge, have: &Observed) -> Option<Deviation> {
+    let segment = Segment::find(bridge, have)?;
+    let want = "the network's bridge reaches its physical network";
+    segment
+        .trouble()
+        .map(|trouble| Deviation::new(trouble.reason(), format!("network {}", bridge.network), want, segment.words()))
 }
 
 /// What is wrong among all links: two ports of a bridge with one MAC.
@@ -124,7 +133,7 @@ mod tests {
             monitor: None,
             nic,
         };
-        (port, DesiredBridge { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() } })
+        (port, DesiredBridge { network, made: BridgeMade::Existing { name: "br0".parse().unwrap() }, segment: None })
     }
 
     fn link(index: u32, name: &str, kind: Kind) -> LinkState {

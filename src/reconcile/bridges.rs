@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::inventory::Inventory;
 use crate::kernel::{OpError, OpErrorKind};
-use crate::model::NetworkId;
-use crate::plan::Plan;
+use crate::model::{LinkName, NetworkId};
+use crate::plan::{Op, Plan, Reason, Step};
 
 use super::{Error, Reconciler};
 
@@ -53,6 +54,25 @@ impl Reconciler {
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             reconciler.repair_bridge(network).await;
+        });
+    }
+
+    /// Takes uplinks out of networks' bridges that the configuration gives these networks no longer.
+    pub(super) fn release_uplinks(self: &Arc<Self>, state: &Inventory, left: Vec<(NetworkId, LinkName)>) {
+        let release = |(network, device): (NetworkId, LinkName)| {
+            let (uplink, bridge) = (state.have.named(device.as_str())?, state.have.own_bridge(network)?);
+            let op = Op::ReleaseUplink { network, index: uplink.index, bridge: bridge.index };
+            (uplink.master == Some(bridge.index)).then(|| Step::new(op, None))
+        };
+        let steps: Vec<Step> = left.into_iter().filter_map(release).collect();
+        if steps.is_empty() {
+            return;
+        }
+        let reconciler = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = reconciler.carry_out_on_bridge(Plan { reason: Reason::Change, steps }).await {
+                tracing::warn!(%error, "an uplink could not be taken out of the bridge of a network that has it no longer");
+            }
         });
     }
 

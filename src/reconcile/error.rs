@@ -4,6 +4,7 @@ use ipnetwork::IpNetwork;
 
 use crate::inventory;
 use crate::inventory::neighbours::Conflict;
+use crate::inventory::uplinks::SegmentError;
 use crate::kernel::{NetnsError, OpError, OpErrorKind};
 use crate::model::rule::RuleError;
 use crate::model::subnet::SubnetError;
@@ -12,6 +13,8 @@ use crate::monitor::MonitorError;
 use crate::plan::PlanError;
 use crate::queue::QueueError;
 use crate::store::StoreError;
+
+use super::uplinks::UplinkError;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +25,22 @@ pub enum Error {
     /// No job with the id is kept.
     #[error("there is no job {}; jobs are kept for a day after their end", .0.0.simple())]
     NoSuchJob(JobId),
+    /// The network cannot have what it asks for of its physical network.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The link that is to lead to the physical network cannot.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// The uplink has less room than the network is to have.
+    #[error("MTU {mtu} is above the {most} that uplink {device} has room for; lower the network's mtu or raise the uplink's")]
+    MtuAboveUplink {
+        /// The network's, in bytes.
+        mtu: u32,
+        /// The uplink's name.
+        device: String,
+        /// The most, in bytes.
+        most: u32,
+    },
     /// The port is another server's, or no server's.
     #[error("Instance {server} does not have a port with id {port}")]
     PortNotOnServer {
@@ -439,6 +458,9 @@ impl Error {
         match self {
             Self::Inventory(error) => error.reason(),
             Self::NoSuchJob(_) => "no_such_job",
+            Self::Segment(error) => error.reason(),
+            Self::Uplink(error) => error.fault.reason(),
+            Self::MtuAboveUplink { .. } => "mtu_above_uplink",
             Self::PortNotOnServer { .. } => "port_not_on_server",
             Self::PortInUse(_) => "port_in_use",
             Self::IdTaken(_) => "id_in_use",

@@ -13,7 +13,7 @@
 //! A file uses only files above it in this list, so that no two files use each other:
 //!
 //! ```text
-//!   mod, error, conditions, told     the reconciler, and what is known of the agent itself
+//!   mod, uplinks, error, conditions, told   the reconciler, and what is known of the agent itself
 //!   publish, schedule                events of ports; when a port is tried again
 //!   rollback … problems, health      what is wrong with the agent, for health and for events
 //!   commit, flapping, cut_off        the store's answers; other programs that undo what nicd does
@@ -68,6 +68,7 @@ mod sockets;
 mod start;
 mod sweep;
 mod told;
+mod uplinks;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -85,8 +86,8 @@ use crate::kernel::exec::StepTime;
 use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
-use crate::model::names::FIRST_INDEX;
-use crate::model::{JobId, MacPrefix, NetworkId, Phase, Port, PortId};
+use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX};
+use crate::model::{JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId, VlanRanges};
 use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
@@ -99,6 +100,7 @@ pub use heartbeat::Heartbeat;
 pub use namespaces::check_pin;
 pub use problems::Problem;
 pub use schedule::NAMESPACE_WAIT;
+pub use uplinks::{UplinkError, UplinkFault};
 
 use conditions::Conditions;
 use hearing::Hearing;
@@ -120,6 +122,10 @@ pub struct Policy {
     pub default_group: bool,
     /// How many connections a port in security groups may have.
     pub connections: u32,
+    /// What leads to physical networks.
+    pub physical_networks: PhysicalNetworks,
+    /// The VLANs of networks that name none.
+    pub vlans: VlanRanges,
     /// What guests are told whose subnets say nothing.
     pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
@@ -273,6 +279,11 @@ impl Reconciler {
         }
         self.next_index.store(FIRST_INDEX + 1, Ordering::Relaxed);
         FIRST_INDEX
+    }
+
+    /// An unused ifindex for the VLAN device of a segment.
+    fn fresh_segment_index(&self) -> u32 {
+        FIRST_SEGMENT_INDEX | (self.fresh_index() % FIRST_SEGMENT_INDEX)
     }
 
     /// Takes claims, and waits for operations that have one of them. `take` gives all of them, or says why there are none.

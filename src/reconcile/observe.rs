@@ -1,6 +1,6 @@
 //! Following the kernel: what the watch saw, and tries whose time has come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,6 +64,7 @@ impl Reconciler {
         for link in links {
             match link.kind {
                 Kind::Bridge => self.on_link(state, link, at),
+                _ if link.segment().is_some() => self.on_link(state, link, at),
                 _ => _ = state.seen(link, at),
             }
         }
@@ -86,6 +87,7 @@ impl Reconciler {
                 self.cause_ended(state, sub_port);
             }
         }
+        self.follow_segments(state, before, Some(link));
         let Some(before) = before else { return self.follow_bridge(state, link) };
         if before.master != link.master {
             self.has_room(state, before.master);
@@ -113,6 +115,17 @@ impl Reconciler {
         {
             self.follow_bridge(state, link);
         }
+    }
+
+    /// A link changed, came or went that may lead networks to their physical network: an uplink, or a VLAN device on one.
+    fn follow_segments(self: &Arc<Self>, state: &mut Inventory, before: Option<&LinkState>, link: Option<&LinkState>) {
+        let networks: BTreeSet<NetworkId> = [before, link].into_iter().flatten().flat_map(|link| state.led_by(link)).collect();
+        if networks.is_empty() || before.zip(link).is_some_and(|(before, link)| leads_alike(before, link)) {
+            return;
+        }
+        let networks: Vec<NetworkId> = networks.into_iter().collect();
+        networks.iter().for_each(|network| self.evaluate_bridge(state, *network));
+        self.follow_networks(state, &networks);
     }
 
     /// Has everything looked at, for a reason.
@@ -167,6 +180,7 @@ impl Reconciler {
     /// A link is gone that was there.
     pub(super) fn lost(self: &Arc<Self>, state: &mut Inventory, link: &LinkState) {
         self.has_room(state, link.master);
+        self.follow_segments(state, Some(link), None);
         for mark in link.marks() {
             let port = PortId(mark);
             self.follow_responder(state, port);
@@ -324,6 +338,16 @@ impl Reconciler {
             self.start(Work::SetDown(port));
         }
     }
+}
+
+/// Whether two looks at a link show the same of what matters of a way to a physical network.
+fn leads_alike(before: &LinkState, link: &LinkState) -> bool {
+    let shown = |link: &LinkState| {
+        let place = (link.up, link.lower_up, link.mtu, link.master, link.lower, link.tag);
+        (place, link.v6_autoconf, link.v4_open, link.hosts.is_empty(), link.foreign_addresses.is_empty())
+    };
+    shown(before) == shown(link)
+        && (&before.name, &before.altnames, &before.alias, &before.kind) == (&link.name, &link.altnames, &link.alias, &link.kind)
 }
 
 /// Notes a link of nicd's that belongs to no record, or no longer.

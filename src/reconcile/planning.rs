@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::inventory::{self, Inventory, PortEntry};
 use crate::model::{NetworkId, Port, PortId, Readiness};
-use crate::plan::diff::{Bridge, Device, drift};
+use crate::plan::diff::{Bridge, Device, Segment, Trouble, drift};
 use crate::plan::facts::{FactName, first_unmet};
-use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, Facet, MachineNic, Plan, Reason, plan};
+use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, DesiredSegment, Facet, MachineNic, Plan, Reason, plan};
 
 use super::problems::Problem;
 use super::{Error, Reconciler, Why};
@@ -30,11 +30,13 @@ impl Reconciler {
         if Device::find(&want, &bridge, &state.have).is_none_or(|device| device.is_replaced()) {
             want.index = self.fresh_index();
         }
-        if let BridgeMade::ByAgent { index, .. } = &mut bridge.made
-            && makes_bridge
-        {
-            *index = self.fresh_index();
+        match &mut bridge.made {
+            BridgeMade::ByAgent { index, .. } if makes_bridge => *index = self.fresh_index(),
+            // The way to the physical network of a bridge that is there is mended with the bridge.
+            BridgeMade::ByAgent { .. } => bridge.segment = None,
+            BridgeMade::Existing { .. } => {}
         }
+        self.number_segment(&mut bridge, state);
         let want = Desired { bridges: vec![bridge], ports: vec![want], ..Desired::default() };
         Ok(plan(reason, &want, &state.have)?)
     }
@@ -63,6 +65,7 @@ impl Reconciler {
                 (Readiness::Ready, refused.or_else(|| declined(state, port)).or_else(|| held(state, port)))
             }
             Some(FactName::Monitor) => (Readiness::Waiting, Some(unplugged(state, port))),
+            Some(FactName::Uplink) => (Readiness::Waiting, Some(off_uplink(&bridge, state))),
             Some(fact) => {
                 let detail = format!("{} does not hold", fact.as_str());
                 (Readiness::Waiting, Some(Why { reason: fact.reason(), detail }))
@@ -70,13 +73,32 @@ impl Reconciler {
         }
     }
 
+    /// Draws an index for the VLAN device of a network, where that is to be made.
+    fn number_segment(&self, bridge: &mut DesiredBridge, state: &Inventory) {
+        let is_made = Segment::find(bridge, &state.have).is_some_and(|way| way.vlan.is_none() || way.is_replaced());
+        if let Some(DesiredSegment::Vlan { index, .. }) = bridge.segment.as_mut().filter(|_| is_made) {
+            *index = self.fresh_segment_index();
+        }
+    }
+
     /// What would set an agent-made bridge that is there back to its record; none when it is as it should be.
     pub(crate) fn plan_bridge(&self, state: &Inventory, network: NetworkId) -> Option<Plan> {
         state.have.own_bridge(network).or_else(|| state.have.unmarked_bridge(network))?;
-        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
+        let mut bridge = state.desired_bridge(&state.networks.get(&network)?.record);
         let BridgeMade::ByAgent { .. } = bridge.made else { return None };
+        self.number_segment(&mut bridge, state);
         let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)
+    }
+}
+
+/// Why a port's network does not reach its physical network.
+fn off_uplink(bridge: &DesiredBridge, state: &Inventory) -> Why {
+    let way = Segment::find(bridge, &state.have);
+    let trouble = way.as_ref().and_then(Segment::trouble);
+    Why {
+        reason: trouble.map_or(FactName::Uplink.reason(), Trouble::reason),
+        detail: way.map_or_else(String::new, |way| way.words()),
     }
 }
 

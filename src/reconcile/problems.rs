@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::inventory::leftovers::Leftover;
 use crate::inventory::{Inventory, whose};
 use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
-use crate::model::{PortId, names};
-use crate::plan::diff::vlan_remedy;
+use crate::model::{NetworkId, PortId, names};
+use crate::plan::diff::{Segment, vlan_remedy};
 use crate::plan::{BRIDGE_PORTS, Facet, LinkState};
 use crate::store::{Holder, StoreError};
 
@@ -97,6 +97,10 @@ problems! {
     ResponderUnbound = "responder_unbound",
     BridgeTakesRas = "bridge_takes_ras",
     Vlan = "vlan",
+    UplinkGone = "uplink_gone",
+    UplinkDown = "uplink_down",
+    UplinkUnusable = "uplink_unusable",
+    NotOnUplink = "not_on_uplink",
     ForwardFiltered = "forward_filtered",
     PortInError = "port_in_error",
     DeviceWithoutRecord = "device_without_record",
@@ -322,6 +326,18 @@ impl Problem {
                     format!("sysctl -w net/ipv6/conf/{name}/accept_ra=0, and the same in /etc/sysctl.d"),
                 )
             }),
+            Self::UplinkGone | Self::UplinkDown | Self::UplinkUnusable | Self::NotOnUplink => {
+                let networks = uplinks_of(state).filter(|(_, reason, _)| *reason == self.word());
+                into.add(self, one(networks), |(network, _, detail)| {
+                    let remedy = match self {
+                        Self::UplinkGone => "plug it in, or correct [physical_networks] and systemctl reload nicd; nicd goes on by itself",
+                        Self::UplinkDown => "set it up (ip link set UPLINK up), and look at cable and switch; nicd sets no uplink up",
+                        Self::UplinkUnusable => "correct [physical_networks] and systemctl reload nicd, or free the uplink",
+                        _ => "nicd makes the VLAN device again; where this lasts its log says what the kernel refuses",
+                    };
+                    Finding::new(format!("the ports of network {network} are DOWN: {detail}"), remedy)
+                });
+            }
             Self::Vlan => into.add(self, one(state.have.deaf()), |(device, bridge)| {
                 let seen = match passing::pvid(device) {
                     None => "has no pvid".to_owned(),
@@ -391,6 +407,16 @@ impl Problem {
             Facet::Nic => Self::ContestedNic,
         }
     }
+}
+
+/// The networks with a bridge that do not reach their physical network, with the stable word for why and what was found.
+fn uplinks_of(state: &Inventory) -> impl Iterator<Item = (NetworkId, &'static str, String)> {
+    state.on_physical().into_iter().filter_map(|network| {
+        state.have.own_bridge(network)?;
+        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
+        let way = Segment::find(&bridge, &state.have)?;
+        way.trouble().map(|trouble| (network, trouble.reason(), way.words()))
+    })
 }
 
 /// Of these, events tell without a port, and of all of them at once.

@@ -101,6 +101,7 @@ impl Reconciler {
     /// Goes by other rules from now on. What is made already stays as it was made.
     pub fn set_policy(self: &Arc<Self>, policy: Policy) {
         let required = policy.require_host_closed;
+        let physical = policy.physical_networks.clone();
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         let mut state = self.lock();
         self.causes_ended(&mut state);
@@ -108,6 +109,12 @@ impl Reconciler {
         // What could not be closed is tried once more.
         let open: Vec<NetworkId> = std::mem::take(&mut state.open.why).into_keys().collect();
         open.into_iter().for_each(|network| self.evaluate_bridge(&mut state, network));
+        let left = state.set_physical(physical);
+        self.release_uplinks(&state, left);
+        let networks: Vec<NetworkId> = state.on_physical().into_iter().collect();
+        networks.iter().for_each(|network| self.evaluate_bridge(&mut state, *network));
+        self.follow_networks(&mut state, &networks);
+        self.publish_health(&state);
         drop(state);
         self.retries.notify_one();
     }

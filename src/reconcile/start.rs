@@ -39,6 +39,7 @@ impl Reconciler {
     ) -> Arc<Self> {
         let mut state = Inventory::new(loaded.store_id, policy.host.clone(), kernel.guests());
         state.open.tolerated = !policy.require_host_closed;
+        state.set_physical(policy.physical_networks.clone());
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);
         let mut next_event = loaded.next_event;

@@ -3,6 +3,7 @@
 //!
 //! What a nicd with another store built is listed and removed only when a client names that store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::inventory::leftovers::{Leftover, leftovers};
 use crate::inventory::{self, Inventory};
 use crate::model::{NetworkId, PortId};
-use crate::plan::{AbsentPort, Kind, LinkState, Observed, Plan, Reason, merge_deletions, removal};
+use crate::plan::{AbsentPort, Kind, LinkState, Observed, Op, Plan, Reason, merge_deletions, removal};
 use crate::reconcile::answered;
 
 use super::{Error, Service};
@@ -55,6 +56,8 @@ impl Service {
         }
         self.remove_devices(&found, store).await;
         self.reconciler.look_at_everything().await?;
+        self.remove_vlans(&found, store).await;
+        self.reconciler.look_at_everything().await?;
         self.remove_bridges(&found, store).await;
         self.reconciler.look_at_everything().await?;
         let left = leftovers(&self.reconciler.lock(), store);
@@ -93,6 +96,18 @@ impl Service {
         }
     }
 
+    /// VLAN devices of networks that are no more.
+    async fn remove_vlans(&self, found: &[Leftover], store: Uuid) {
+        let have = observed(&self.reconciler.lock(), found, store);
+        for network in found.iter().filter(|one| one.is_segments()).map(|one| NetworkId(one.id)) {
+            let mut plan = removal(Reason::Gc, &[], &[network], &have);
+            plan.steps.retain(|step| matches!(step.op, Op::RestoreVlanAltname { .. } | Op::DeleteVlan { .. }));
+            if let Err(error) = self.reconciler.carry_out(plan).await {
+                tracing::warn!(%error, "a leftover could not be removed");
+            }
+        }
+    }
+
     /// Bridges after what was in them; one that others use stays.
     async fn remove_bridges(&self, found: &[Leftover], store: Uuid) {
         let (bridges, have) = {
@@ -111,7 +126,10 @@ impl Service {
 fn removal_of(state: &Inventory, found: &[Leftover], store: Uuid) -> Plan {
     let ports: Vec<AbsentPort> = absent_ports(found).collect();
     let have = observed(state, found, store);
-    merge_deletions(removal(Reason::DryRun, &ports, &unused_bridges(state, found, &have), &have), &ports)
+    let vlans = found.iter().filter(|one| one.is_segments()).map(|one| NetworkId(one.id));
+    let networks: Vec<NetworkId> =
+        unused_bridges(state, found, &have).into_iter().chain(vlans).collect::<BTreeSet<_>>().into_iter().collect();
+    merge_deletions(removal(Reason::DryRun, &ports, &networks, &have), &ports)
 }
 
 /// The leftover links as the nicd that made them sees them.
@@ -122,7 +140,7 @@ fn observed(state: &Inventory, found: &[Leftover], store: Uuid) -> Observed {
 
 /// The leftover devices as ports that are wanted gone, also while a process holds them open.
 fn absent_ports(found: &[Leftover]) -> impl Iterator<Item = AbsentPort> {
-    let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str());
+    let devices = found.iter().filter(|one| one.kind != Kind::Bridge.as_str() && !one.is_segments());
     devices.map(|device| AbsentPort {
         monitor: None,
         id: PortId(device.id),

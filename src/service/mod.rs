@@ -21,6 +21,7 @@ mod notices;
 mod perform;
 mod ports;
 mod run_jobs;
+mod segments;
 mod servers;
 mod start_job;
 mod sub_ports;

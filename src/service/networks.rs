@@ -10,12 +10,15 @@ use crate::config::BridgeRule;
 use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims};
 use crate::model::action::{NetworkChange, NewNetwork};
 use crate::model::idempotency::Made;
+use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::{LinkName, Network, NetworkId, Port, PortId};
+use crate::plan::diff::Segment;
 use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, plan};
 use crate::reconcile::answered;
 use crate::store::{Change, Purpose};
 use crate::uplink::carried;
 
+use super::segments::Place;
 use super::{Context, Error, Reply, Service, view};
 
 /// How far a change of a network goes.
@@ -38,8 +41,9 @@ impl Service {
             if let Some(name) = one.bridge.as_ref().filter(|name| !bridges.contains_key(name.as_str())) {
                 bridges.insert(name.to_string(), self.usable_bridge(name).await?);
             }
-            let bridge_mtu = one.bridge.as_ref().and_then(|name| bridges.get(name.as_str()).copied());
-            records.push(self.network_record(one, bridge_mtu)?);
+            let named = one.bridge.clone().and_then(|name| Some(Place::Bridge(name.clone(), *bridges.get(name.as_str())?)));
+            let place = named.or(self.place_of(&one).await?);
+            records.push(self.network_record(one, place)?);
         }
         let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
         let claims = {
@@ -51,7 +55,14 @@ impl Service {
             {
                 return Err(Error::IdTaken(taken.0));
             }
-            records.iter().for_each(|network| state.add_network(network.clone()));
+            let ranges = &self.reconciler.policy().vlans;
+            for place in 0..records.len() {
+                if let Err(error) = state.give_segment(&mut records[place], ranges) {
+                    ids[..place].iter().for_each(|id| state.remove_network(*id));
+                    return Err(error.into());
+                }
+                state.add_network(records[place].clone());
+            }
             // No other operation knows them yet.
             ids.iter().filter_map(|id| state.networks.get(id)?.claim.take().ok()).collect::<Vec<ClaimGuard>>()
         };
@@ -70,16 +81,23 @@ impl Service {
         views.collect::<Result<_, _>>().map(Reply::Networks)
     }
 
-    /// The record of a new network, whose bridge, if it is to be on an existing one, has this MTU.
-    fn network_record(&self, new: NewNetwork, bridge_mtu: Option<u32>) -> Result<Network, Error> {
-        let mtu = match (new.mtu, bridge_mtu) {
-            (Some(mtu), Some(bridge_mtu)) if mtu > bridge_mtu => {
-                let bridge = new.bridge.map_or_else(String::new, String::from);
-                return Err(PlanError::MtuAboveBridge { mtu, bridge, bridge_mtu }.into());
+    /// The record of a new network in this place, or with a bridge of its own that leads nowhere.
+    fn network_record(&self, new: NewNetwork, place: Option<Place>) -> Result<Network, Error> {
+        let mtu = match (new.mtu, &place) {
+            (Some(mtu), Some(Place::Bridge(bridge, bridge_mtu))) if mtu > *bridge_mtu => {
+                return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.to_string(), bridge_mtu: *bridge_mtu }.into());
+            }
+            (Some(mtu), Some(Place::Uplink(device, most))) if mtu > *most => {
+                return Err(Error::MtuAboveUplink { mtu, device: device.to_string(), most: *most });
             }
             (Some(mtu), _) => mtu,
-            (None, Some(bridge_mtu)) => bridge_mtu,
+            (None, Some(Place::Bridge(_, mtu))) => *mtu,
+            (None, Some(Place::Uplink(_, most))) => (*most).clamp(MIN_MTU, MAX_MTU),
             (None, None) => self.reconciler.policy().mtu,
+        };
+        let bridge = match place {
+            Some(Place::Bridge(bridge, _)) => Some(bridge),
+            _ => None,
         };
         let now = clock::now();
         Ok(Network {
@@ -88,9 +106,10 @@ impl Service {
             description: new.description,
             project_id: new.project_id,
             mtu,
-            bridge: new.bridge,
+            bridge,
             kind: new.kind,
             physical_network: new.physical_network,
+            segmentation_id: new.segmentation_id,
             port_security: new.port_security,
             isolated: new.isolated,
             created_at: now,
@@ -234,6 +253,11 @@ impl Service {
             let (mtu, bridge_mtu) = (network.mtu, most(bridge));
             return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.name.clone(), bridge_mtu }.into());
         }
+        let way = state.desired_bridge(network);
+        if let Some(most) = Segment::find(&way, &state.have).and_then(|way| way.most_mtu()).filter(|most| network.mtu > *most) {
+            let device = network.physical_network.clone().unwrap_or_default();
+            return Err(Error::MtuAboveUplink { mtu: network.mtu, device, most });
+        }
         Ok(attached(state, state.network(network.id)?)
             .map(|port| {
                 let mut port = port.clone();
@@ -267,9 +291,10 @@ impl Service {
         };
         if !plan.steps.is_empty() {
             self.reconciler.carry_out_on_bridge(plan).await?;
-            if let Some(index) = { self.reconciler.lock().have.own_bridge(id).map(|bridge| bridge.index) } {
-                self.reconciler.lock().gone(index, std::time::Instant::now());
-            }
+            let mut state = self.reconciler.lock();
+            let links = [state.have.own_vlan(id), state.have.own_bridge(id)];
+            let gone: Vec<u32> = links.into_iter().flatten().map(|link| link.index).collect();
+            gone.into_iter().for_each(|index| _ = state.gone(index, std::time::Instant::now()));
         }
         let mut changes: Vec<Change> = subnets.iter().copied().map(Change::DeleteSubnet).collect();
         changes.push(Change::DeleteNetwork(id));

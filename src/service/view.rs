@@ -8,6 +8,7 @@ use crate::model::{
     Trunk, TrunkId, TrunkStatus,
 };
 
+use crate::plan::diff::Segment;
 use crate::plan::facts::FactName;
 use crate::plan::{Fact, MachineNic, facts};
 use crate::telemetry::meters;
@@ -24,6 +25,8 @@ pub struct NetworkView {
     pub subnets: Vec<SubnetId>,
     /// The name of its bridge on this host, when there is one.
     pub device: Option<String>,
+    /// The name of the link of this host that leads to its physical network, when there is one.
+    pub uplink: Option<String>,
 }
 
 /// A server.
@@ -345,7 +348,9 @@ fn network_view(state: &Inventory, entry: &NetworkEntry) -> NetworkView {
         Some(bridge) => state.have.named(bridge.as_str()).map(|link| link.name.clone()),
         None => state.have.own_bridge(entry.record.id).map(|link| link.name.clone()),
     };
-    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect(), device }
+    let bridge = state.desired_bridge(&entry.record);
+    let uplink = Segment::find(&bridge, &state.have).and_then(|way| way.uplink).map(|link| link.name.clone());
+    NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect(), device, uplink }
 }
 
 pub(super) fn server(entry: &ServerEntry) -> ServerView {

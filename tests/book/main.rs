@@ -129,6 +129,12 @@ const ELSEWHERE: &[Elsewhere] = &[
         Then::Nothing,
         "needs VLAN devices, which the kernel here may not have",
     ),
+    elsewhere(
+        "docs/segments.md",
+        "nicctl network create office --vlan 101 --physical physnet1 --subnet 192.0.2.0/24",
+        Then::Nothing,
+        "needs VLAN devices, which this kernel may not have",
+    ),
     elsewhere("docs/operate.md", "apt remove nicd", Then::Nothing, "needs a Debian of its own, under systemd"),
 ];
 

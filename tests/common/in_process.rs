@@ -279,6 +279,8 @@ fn policy(sweep: Duration) -> Policy {
         default_group: false,
         connections: 65_536,
         mtu: 1500,
+        physical_networks: nicd::model::PhysicalNetworks::new(),
+        vlans: nicd::model::VlanRanges::default(),
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,
         sweep,

@@ -46,6 +46,7 @@ fn add_objects(daemon: &InProcessDaemon) {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        segmentation_id: None,
         port_security: true,
         isolated: false,
     });

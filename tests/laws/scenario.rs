@@ -401,8 +401,12 @@ fn want(nics: &[NicSpec], index: u32) -> Desired {
         close: true,
     };
     let bridges = vec![
-        DesiredBridge { network: network_id(true), made },
-        DesiredBridge { network: network_id(false), made: BridgeMade::Existing { name: BR0.parse().expect("a name") } },
+        DesiredBridge { network: network_id(true), made, segment: None },
+        DesiredBridge {
+            network: network_id(false),
+            made: BridgeMade::Existing { name: BR0.parse().expect("a name") },
+            segment: None,
+        },
     ];
     let ports = nics.iter().map(|nic| nic.want(index + 2 + 2 * u32::try_from(nic.port).expect("small"))).collect();
     Desired { bridges, ports, ..Desired::default() }

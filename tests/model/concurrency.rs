@@ -166,6 +166,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             bridge: None,
             kind: NetworkKind::Local,
             physical_network: None,
+            segmentation_id: None,
             port_security: true,
             isolated: false,
         }]))

@@ -18,6 +18,7 @@ mod matrix;
 mod notices;
 mod restarts;
 mod scene;
+mod segments;
 mod sequences;
 mod soak;
 mod stalls;

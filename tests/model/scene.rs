@@ -224,6 +224,7 @@ pub fn create_network(n: usize) -> Action {
         bridge: (n == OPERATORS).then(|| BR0.parse().unwrap()),
         kind: NetworkKind::Local,
         physical_network: None,
+        segmentation_id: None,
         port_security: true,
         isolated: false,
     }])

@@ -168,6 +168,7 @@ shows "so is a bridge that ceases to tell VLANs apart, or begins to" sh -ec "$li
     soon nicctl verify
     for guest in one two; do nicctl server delete $guest --detach; done
     nicctl network delete ops'
+. /nicd/segments.sh
 shows "what it holds is let go, and the package is purged" sh -ec '
     nicctl server delete web --detach; nicctl server delete vm --detach; nicctl network delete blue
     dpkg --purge nicd'

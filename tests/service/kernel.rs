@@ -54,6 +54,7 @@ fn image(root: &Path, kernel: &Path, suites: &[PathBuf]) -> PathBuf {
     run(&format!("cp {}/nicd.deb {}", packages().display(), nicd.display()));
     fs::write(nicd.join("install"), INSTALL).unwrap();
     fs::write(nicd.join("inside.sh"), include_str!("inside.sh")).unwrap();
+    fs::write(nicd.join("segments.sh"), include_str!("segments.sh")).unwrap();
     let unit = "[Service]\nType=oneshot\nTimeoutStartSec=840\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
         StandardError=tty\nTTYPath=/dev/ttyS0\nExecStopPost=/bin/systemctl --no-block poweroff\n";
     let units = place.join("etc/systemd/system");

@@ -51,13 +51,14 @@ pub(super) fn network() -> NetworkView {
         bridge: None,
         kind: NetworkKind::Local,
         physical_network: None,
+        segmentation_id: None,
         port_security: true,
         isolated: false,
         created_at: then(),
         updated_at: then(),
         revision_number: 1,
     };
-    NetworkView { network, subnets: vec![SUBNET], device: Some("nbr3cb9bc595699".to_owned()) }
+    NetworkView { network, subnets: vec![SUBNET], device: Some("nbr3cb9bc595699".to_owned()), uplink: None }
 }
 
 pub(super) fn group() -> Group {

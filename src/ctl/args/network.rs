@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{ArgGroup, Args, Subcommand};
 
 use crate::ctl::completion;
-use crate::ctl::values::{Cidr, Gateway, Pool, Route};
+use crate::ctl::values::{Cidr, Gateway, Pool, Route, Vlan};
 
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,19 @@ pub struct NewNetwork {
     #[arg(long, value_name = "BRIDGE")]
     pub bridge: Option<String>,
 
-    /// The largest packet, in bytes, 1280 to 65521 [default: the bridge's]
+    /// Make it this VLAN of the physical network, 1 to 4094, or a free one of the configuration
+    #[arg(long, value_name = "ID|free", requires = "physical", conflicts_with_all = ["bridge", "flat"])]
+    pub vlan: Option<Vlan>,
+
+    /// Make it the untagged side of the physical network
+    #[arg(long, requires = "physical", conflicts_with = "bridge")]
+    pub flat: bool,
+
+    /// The physical network that its bridge leads to, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    pub physical: Option<String>,
+
+    /// The largest packet, in bytes, 1280 to 65521 [default: the bridge's or the uplink's]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
 

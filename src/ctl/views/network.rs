@@ -15,6 +15,7 @@ pub static NETWORK: View = View {
         Column { title: "BRIDGE", from: Width::Wide, cell: bridge },
         Column { title: "PHYSICAL", from: Width::Wide, cell: |look| look.cell("/provider:physical_network") },
         Column { title: "SEGMENT", from: Width::Wide, cell: |look| look.cell("/provider:segmentation_id") },
+        Column { title: "UPLINK", from: Width::Wide, cell: |look| look.cell("/nicd:uplink") },
         Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
         Column { title: "ISOLATED", from: Width::Full, cell: |look| look.cell("/nicd:isolated") },
         Column { title: "PROJECT", from: Width::Full, cell: |look| look.cell("/project_id") },

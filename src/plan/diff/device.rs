@@ -153,6 +153,11 @@ impl<'a> Device<'a> {
         self.link.vlan.filter(|_| self.home.is_some_and(|home| home.extras.vlan_filtering))
     }
 
+    /// Whether it is untagged in this VLAN of its bridge, and in no other.
+    fn is_alone_in(&self, pvid: u16) -> bool {
+        self.untagged().is_some_and(|vlan| vlan.pvid == pvid && vlan.passes() && !vlan.others)
+    }
+
     /// What frames of its guest's protocols meet in the host's packet filter: of both, where it has no address.
     fn ways(&self) -> impl Iterator<Item = (&'static str, &'a Way)> + use<'a> {
         let Speaks { v4, v6 } = self.want.speaks;
@@ -273,6 +278,9 @@ impl Device<'_> {
                 format!("frames of VLAN {pvid} of {home} leave by {device} tagged, and the guest takes untagged ones; {remedy}")
             }
             Some(PortVlan { pvid, blocked: true, .. }) => format!("{home} does not forward VLAN {pvid} at {device}"),
+            Some(PortVlan { pvid, others: true, .. }) if self.bridge.pvid().is_some() => {
+                format!("{device} is in other VLANs of {home} beside {pvid}")
+            }
             Some(PortVlan { pvid, .. }) => format!("{device} is untagged in VLAN {pvid} of {home}"),
         }
     }
@@ -321,17 +329,18 @@ impl Device<'_> {
     }
 }
 
-/// What makes a device a port of the bridge with the index `home`, closed to the host or not.
-pub(in crate::plan) fn bridge_port(port: &DesiredPort, home: u32, closed: bool) -> Vec<LinkChange> {
+/// What makes a device a port of the bridge with the index `home`.
+pub(in crate::plan) fn bridge_port(port: &DesiredPort, bridge: &DesiredBridge, home: u32) -> Vec<LinkChange> {
     let mut changes = vec![
         LinkChange::Master(home),
         LinkChange::FdbEntry(port.mac),
         LinkChange::Learning(false),
         LinkChange::UnicastFlood(port.unknown_unicast),
     ];
+    changes.extend(bridge.pvid().map(LinkChange::Pvid));
     changes.extend(port.is_guarded().then_some(LinkChange::BpduGuard(true)));
     changes.extend(port.has_one_mac().then_some(LinkChange::Locked(true)));
-    changes.extend(closed.then_some(LinkChange::PassLinkLocal));
+    changes.extend(bridge.made.closes().then_some(LinkChange::PassLinkLocal));
     changes
 }
 
@@ -347,7 +356,7 @@ pub fn drift(want: &DesiredPort, bridge: &DesiredBridge, have: &Observed) -> BTr
     }
 }
 
-static RULES: [Rule; 30] = [
+static RULES: [Rule; 31] = [
     rule(
         Property::Kind,
         "kind",
@@ -384,7 +393,7 @@ static RULES: [Rule; 30] = [
             (want, or_none(at.link.master.map(called)))
         },
         // It loses all that it was as a port.
-        |at| at.home_index().map(|home| bridge_port(at.want, home, at.bridge.made.closes())).unwrap_or_default(),
+        |at| at.home_index().map(|home| bridge_port(at.want, at.bridge, home)).unwrap_or_default(),
     )
     .breaks(FactName::Bridge)
     .counts_as(Facet::Bridge),
@@ -546,11 +555,24 @@ static RULES: [Rule; 30] = [
     rule(
         Property::Vlan,
         "vlan",
-        |at| at.untagged().is_some_and(|vlan| !vlan.passes()),
+        |at| at.bridge.pvid().is_none() && at.untagged().is_some_and(|vlan| !vlan.passes()),
         |at| pair("untagged frames pass", at.tagging()),
         |_| vec![],
     )
     .breaks(FactName::Vlan),
+    rule(
+        Property::Pvid,
+        "pvid",
+        |at| at.bridge.pvid().is_some_and(|pvid| !at.is_away() && !at.is_alone_in(pvid)),
+        |at| pair(at.bridge.pvid().map(|pvid| format!("untagged in VLAN {pvid} alone")).unwrap_or_default(), at.tagging()),
+        // An operator's bridge is never changed: one that tells VLANs apart no longer stays so.
+        |at| match at.bridge.pvid().filter(|_| at.untagged().is_some()) {
+            Some(pvid) => vec![LinkChange::Pvid(pvid), LinkChange::FdbEntry(at.want.mac)],
+            None => vec![],
+        },
+    )
+    .breaks(FactName::Vlan)
+    .counts_as(Facet::PortFlags),
     rule(
         Property::ForwardFilter,
         "forward_filtered",

@@ -1,0 +1,191 @@
+//! Which networks are on which physical network, and which VLANs they have there.
+
+use std::collections::BTreeSet;
+
+use crate::model::{LinkName, Network, NetworkId, NetworkKind, PhysicalNetwork, PhysicalNetworks, VlanRanges, names};
+use crate::plan::{DesiredSegment, DesiredUplink, LinkState, VlanProtocol, VlanTag};
+
+use super::entries::Inventory;
+
+/// Why a network cannot have a VLAN of a physical network, or its untagged frames.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// The configuration has no such physical network.
+    #[error("physical network '{name}' is not known; [physical_networks] of the configuration has {known}")]
+    UnknownPhysical {
+        /// As asked.
+        name: String,
+        /// Those that there are, in words.
+        known: String,
+    },
+    /// Another network has it.
+    #[error(
+        "{what} of physical network {physical} is in use by {by}; choose another, or leave provider:segmentation_id out to get a free one"
+    )]
+    InUse {
+        /// The VLAN, or the untagged frames.
+        what: String,
+        /// The physical network.
+        physical: String,
+        /// Whose it is.
+        by: String,
+    },
+    /// None is left of those that are drawn.
+    #[error(
+        "no VLAN is left on physical network {physical} of those that [segments] vlan has ({ranges}); name one in provider:segmentation_id, or extend the ranges"
+    )]
+    NoneLeft {
+        /// The physical network.
+        physical: String,
+        /// The ranges.
+        ranges: String,
+    },
+    /// None may be drawn.
+    #[error(
+        "[segments] vlan of the configuration has no VLANs to draw one from; name one in provider:segmentation_id, or set ranges there, such as \"100-199\""
+    )]
+    NoRanges,
+}
+
+impl SegmentError {
+    /// The stable word (`reason`).
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownPhysical { .. } => "unknown_physical_network",
+            Self::InUse { .. } => "segment_in_use",
+            Self::NoneLeft { .. } | Self::NoRanges => "no_free_segment",
+        }
+    }
+}
+
+impl Inventory {
+    /// Takes other physical networks from now on. Answers with the uplinks that flat networks had and have no longer.
+    pub fn set_physical(&mut self, configured: PhysicalNetworks) -> Vec<(NetworkId, LinkName)> {
+        let before = std::mem::replace(&mut self.physical.configured, configured);
+        let flat = self.physical.taken.iter().filter(|((_, vlan), _)| *vlan == 0);
+        let left = flat.filter_map(|((physical, _), network)| match before.get(physical)? {
+            PhysicalNetwork::Device { device, .. } => {
+                let now = self.physical.configured.get(physical).map(PhysicalNetwork::link);
+                (now != Some(device)).then(|| (*network, device.clone()))
+            }
+            PhysicalNetwork::Bridge { .. } => None,
+        });
+        left.collect()
+    }
+
+    /// What leads to a physical network.
+    pub fn physical_network(&self, name: &str) -> Result<&PhysicalNetwork, SegmentError> {
+        self.physical.configured.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.physical.configured.keys().map(String::as_str).collect();
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            SegmentError::UnknownPhysical { name: name.to_owned(), known }
+        })
+    }
+
+    /// All networks that have a physical network.
+    pub fn on_physical(&self) -> BTreeSet<NetworkId> {
+        self.physical.on.values().flatten().copied().collect()
+    }
+
+    /// Gives a network that is to be made its VLAN: the one that it asks for, or the lowest free one. Refuses one that is in use.
+    pub fn give_segment(&self, network: &mut Network, ranges: &VlanRanges) -> Result<(), SegmentError> {
+        let Some(physical) = network.physical_network.clone() else { return Ok(()) };
+        if network.kind == NetworkKind::Vlan && network.segmentation_id.is_none() {
+            if ranges.is_empty() {
+                return Err(SegmentError::NoRanges);
+            }
+            let free = ranges.ids().find(|id| self.user(&physical, *id).is_none());
+            let none = || SegmentError::NoneLeft { physical: physical.clone(), ranges: ranges.to_string() };
+            network.segmentation_id = Some(free.ok_or_else(none)?);
+            return Ok(());
+        }
+        let Some((_, vlan)) = place(network) else { return Ok(()) };
+        match self.user(&physical, vlan) {
+            None => Ok(()),
+            Some(by) => {
+                let what = if vlan == 0 { "the untagged side".to_owned() } else { format!("VLAN {vlan}") };
+                Err(SegmentError::InUse { what, physical, by })
+            }
+        }
+    }
+
+    /// Whose a VLAN of a physical network is, in words; none where it is free.
+    fn user(&self, physical: &str, vlan: u16) -> Option<String> {
+        if let Some(network) = self.physical.taken.get(&(physical.to_owned(), vlan)) {
+            return Some(format!("network {network}"));
+        }
+        let PhysicalNetwork::Device { device, qinq, .. } = self.physical.configured.get(physical)? else { return None };
+        let uplink = self.have.named(device.as_str())?;
+        let taken = self.have.vlan_on(uplink.index, tag(vlan, *qinq))?;
+        Some(format!("link {} of this host", taken.name))
+    }
+
+    /// How a network is to reach its physical network, without an index for a VLAN device that is to be made.
+    pub fn desired_segment(&self, network: &Network) -> Option<DesiredSegment> {
+        let physical = network.physical_network.clone()?;
+        let vlan = network.segmentation_id.filter(|_| network.kind == NetworkKind::Vlan);
+        match (vlan, &network.bridge) {
+            (Some(vlan), Some(_)) => return Some(DesiredSegment::Pvid(vlan)),
+            (None, Some(_)) => return None,
+            _ => {}
+        }
+        let (device, adopt, qinq) = match self.physical.configured.get(&physical) {
+            Some(PhysicalNetwork::Device { device, adopt, qinq }) => (Some(device.clone()), *adopt, *qinq),
+            _ => (None, false, false),
+        };
+        let uplink = DesiredUplink { physical, device, adopt: adopt && vlan.is_none() };
+        Some(match vlan {
+            None => DesiredSegment::Flat { uplink },
+            Some(vlan) => {
+                let alias = names::vlan_tag(self.store_id, network.id);
+                DesiredSegment::Vlan { uplink, tag: tag(vlan, qinq), index: 0, alias }
+            }
+        })
+    }
+
+    /// The networks that a link leads to their physical network: as their VLAN device, or as their uplink.
+    pub fn led_by(&self, link: &LinkState) -> BTreeSet<NetworkId> {
+        let tagged = link.alias.as_deref().and_then(names::tagged_segment);
+        let is_called = |name: &LinkName| link.name == name.as_str() || link.altnames.iter().any(|other| other == name.as_str());
+        let physical = self.physical.configured.iter().filter(|(_, physical)| is_called(physical.link()));
+        let uplink = physical.filter_map(|(name, _)| self.physical.on.get(name)).flatten().copied();
+        let networks = link.segment().into_iter().chain(tagged).chain(uplink);
+        networks.filter(|network| self.networks.contains_key(network)).collect()
+    }
+
+    /// Notes where a network is that is taken in.
+    pub(super) fn enter_segment(&mut self, network: &Network) {
+        let Some(physical) = network.physical_network.clone() else { return };
+        self.physical.on.entry(physical).or_default().insert(network.id);
+        self.physical.taken.extend(place(network).map(|place| (place, network.id)));
+    }
+
+    /// Forgets where a network was.
+    pub(super) fn leave_segment(&mut self, network: &Network) {
+        let Some(physical) = &network.physical_network else { return };
+        if let Some(networks) = self.physical.on.get_mut(physical) {
+            networks.remove(&network.id);
+            if networks.is_empty() {
+                self.physical.on.remove(physical);
+            }
+        }
+        if let Some(place) = place(network).filter(|place| self.physical.taken.get(place) == Some(&network.id)) {
+            self.physical.taken.remove(&place);
+        }
+    }
+}
+
+/// What a network has of its physical network alone: a VLAN, or with 0 the untagged frames. On an operator's bridge several networks may
+/// share those.
+fn place(network: &Network) -> Option<(String, u16)> {
+    let physical = network.physical_network.clone()?;
+    match (network.kind, network.segmentation_id) {
+        (NetworkKind::Vlan, Some(vlan)) => Some((physical, vlan)),
+        (NetworkKind::Flat, _) if network.bridge.is_none() => Some((physical, 0)),
+        _ => None,
+    }
+}
+
+fn tag(id: u16, qinq: bool) -> VlanTag {
+    VlanTag { id, protocol: if qinq { VlanProtocol::Dot1ad } else { VlanProtocol::Dot1q } }
+}
