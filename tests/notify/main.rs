@@ -240,7 +240,7 @@ fn health_says_who_cannot_be_reached_and_who_refuses() {
         }
         set_admin_state(&mut fixture, &port, true);
         let forbidden = || Deed::Answer(403, "", "{\"forbidden\": {}}".to_owned());
-        cloud.seen().deeds.extend(std::iter::repeat_with(forbidden).take(8));
+        cloud.seen().deeds.extend(std::iter::repeat_with(forbidden).take(4));
         cloud.open();
         let problem = wait_problem(&mut fixture, Some("nova_refuses"));
         assert!(problem["remedy"].as_str().unwrap().contains("os-server-external-events"), "{problem}");
