@@ -27,6 +27,7 @@ mod entries;
 mod error;
 mod filters;
 pub mod flapping;
+mod grouping;
 mod groups;
 mod guided;
 pub mod leases;
@@ -82,7 +83,7 @@ impl Inventory {
         let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
-        let zone = self.take_zone(record.id);
+        let zone = self.take_zone(&record);
         let (subnets, ports) = (BTreeSet::new(), BTreeSet::new());
         let entry = NetworkEntry { subnets, ports, claim, repairs, zone, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
@@ -93,7 +94,7 @@ impl Inventory {
         self.fought_bridges.remove(&id);
         self.open.closed(id);
         let Some(entry) = self.networks.remove(&id) else { return };
-        self.zones.remove(&entry.zone);
+        self.give_zone_back(&entry.record, entry.zone);
         self.leave_segment(&entry.record);
         if let Some(networks) = self.segments.get_mut(&entry.segment) {
             networks.remove(&id);

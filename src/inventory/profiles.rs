@@ -2,14 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{GroupId, Network, NetworkId, Port, names};
-use crate::plan::groups::{InGroups, Profile, number};
-use crate::plan::{BridgeMade, NumberedProfile};
-
-use super::Inventory;
-
-/// Zones that networks may have: those below are left to other programs, which count from 1.
-const ZONES: std::ops::RangeInclusive<u16> = 4096..=u16::MAX;
+use crate::model::GroupId;
+use crate::plan::groups::number;
 
 /// The sets of groups that ports are in.
 #[derive(Debug, Default)]
@@ -18,8 +12,10 @@ pub struct Profiles {
     sets: BTreeMap<u32, Set>,
     /// By the group.
     of_group: BTreeMap<GroupId, BTreeSet<u32>>,
-    /// Those that the kernel has.
+    /// Those that the kernel has as their groups' records say.
     told: BTreeSet<u32>,
+    /// Those that no port is in any more, and that the kernel has.
+    gone: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -29,8 +25,18 @@ struct Set {
 }
 
 impl Profiles {
+    /// The groups of a set; none where no port is in it.
+    pub fn groups(&self, number: u32) -> Option<&BTreeSet<GroupId>> {
+        self.sets.get(&number).map(|set| &set.groups)
+    }
+
+    /// All sets that ports are in.
+    pub fn numbers(&self) -> BTreeSet<u32> {
+        self.sets.keys().copied().collect()
+    }
+
     /// The number of a set; the one that it will have if no port is in it yet.
-    fn number(&self, groups: &BTreeSet<GroupId>) -> u32 {
+    pub fn number(&self, groups: &BTreeSet<GroupId>) -> u32 {
         if let Some(number) = self.numbers.get(groups) {
             return *number;
         }
@@ -65,6 +71,9 @@ impl Profiles {
         }
         self.sets.remove(&number);
         self.numbers.remove(groups);
+        if self.told.remove(&number) {
+            self.gone.insert(number);
+        }
         for group in groups {
             if let Some(numbers) = self.of_group.get_mut(group) {
                 numbers.remove(&number);
@@ -84,10 +93,7 @@ impl Profiles {
     /// that no port is in any more.
     pub fn untold(&self, groups: &BTreeSet<GroupId>) -> BTreeSet<u32> {
         match self.numbers.get(groups) {
-            Some(number) if !self.told.contains(number) => {
-                let gone = self.told.iter().filter(|told| !self.sets.contains_key(told)).copied();
-                gone.chain([*number]).collect()
-            }
+            Some(number) if !self.told.contains(number) => self.gone.iter().copied().chain([*number]).collect(),
             _ => BTreeSet::new(),
         }
     }
@@ -95,65 +101,11 @@ impl Profiles {
     /// The kernel has these from now on, as far as there are ports in them.
     pub fn told(&mut self, numbers: &BTreeSet<u32>) {
         for number in numbers {
-            match self.sets.contains_key(number) {
-                true => self.told.insert(*number),
-                false => self.told.remove(number),
-            };
+            self.gone.remove(number);
+            if self.sets.contains_key(number) {
+                self.told.insert(*number);
+            }
         }
-    }
-}
-
-impl Inventory {
-    /// What sets of groups allow, by their numbers.
-    pub fn profiles(&self, numbers: &BTreeSet<u32>) -> Vec<NumberedProfile> {
-        let profile = |number: u32| {
-            let groups = self.profiles.sets.get(&number)?.groups.clone();
-            let records = groups.iter().filter_map(|id| self.groups.get(id));
-            let allows = records.flat_map(|entry| &entry.record.rules).map(|rule| rule.allows.clone()).collect();
-            Some(Profile { groups, allows })
-        };
-        numbers.iter().map(|number| NumberedProfile { number: *number, profile: profile(*number) }).collect()
-    }
-
-    /// All that there are.
-    pub fn all_profiles(&mut self) -> BTreeMap<u32, Profile> {
-        let numbers = self.profiles.sets.keys().copied().collect();
-        self.profiles.told(&numbers);
-        self.profiles(&numbers).into_iter().filter_map(|one| Some((one.number, one.profile?))).collect()
-    }
-
-    /// A port's part in security groups; none where it is in none.
-    pub(super) fn in_groups(&self, port: &Port, network: &Network) -> Option<InGroups> {
-        if port.groups.is_empty() {
-            return None;
-        }
-        let known = match &network.bridge {
-            Some(name) => self.have.named(name.as_str()),
-            None => self.have.own_bridge(network.id),
-        };
-        let made = match &self.desired_bridge(network).made {
-            BridgeMade::ByAgent { .. } => names::network_bridge(network.id, 0),
-            BridgeMade::Existing { name } => name.clone(),
-        };
-        Some(InGroups {
-            profile: self.profiles.number(&port.groups),
-            zone: self.networks.get(&network.id)?.zone,
-            bridge: known.and_then(|bridge| bridge.name.parse().ok()).unwrap_or(made),
-            // Of an agent-made bridge nothing reaches the host.
-            host: network.bridge.as_ref().and(known).and_then(|bridge| bridge.mac),
-        })
-    }
-
-    /// A zone of conntrack for a network: the same on every start, unless another network has it.
-    pub(super) fn take_zone(&mut self, network: NetworkId) -> u16 {
-        let span = u32::from(*ZONES.end() - *ZONES.start()) + 1;
-        let wanted = number(&[GroupId(network.0)].into());
-        let zones = (0..span).map(|step| (wanted % span + step) % span + u32::from(*ZONES.start()));
-        let mut zones = zones.filter_map(|zone| u16::try_from(zone).ok());
-        // A host has far fewer networks.
-        let zone = zones.find(|zone| !self.zones.contains(zone)).unwrap_or(*ZONES.end());
-        self.zones.insert(zone);
-        zone
     }
 }
 
@@ -179,21 +131,15 @@ mod tests {
         profiles.leave(&one);
         profiles.leave(&one);
         profiles.join(&one);
-        assert_eq!(profiles.untold(&one), BTreeSet::new());
+        assert_eq!(profiles.untold(&one), first, "its rules may have changed while no port was in it");
+        profiles.told(&first);
         profiles.join(&two);
         assert_eq!(profiles.with(&[GroupId(uuid::Uuid::from_u128(1))]).len(), 2);
         profiles.leave(&one);
         let both = profiles.untold(&two);
         assert_eq!(both.len(), 2);
         profiles.told(&both);
-        assert_eq!(profiles.told.len(), 1);
+        assert_eq!((profiles.told.len(), profiles.gone.len()), (1, 0));
     }
 
-    #[test]
-    fn networks_have_zones_of_their_own() {
-        let mut state = Inventory::default();
-        let zones: BTreeSet<u16> = (0..5000).map(|id| state.take_zone(NetworkId(uuid::Uuid::from_u128(id)))).collect();
-        assert_eq!(zones.len(), 5000);
-        assert!(zones.iter().all(|zone| ZONES.contains(zone)));
-    }
 }
