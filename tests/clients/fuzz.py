@@ -50,8 +50,8 @@ UUID = re.compile("[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 class World:
     """Things that are there whatever the run deletes, so that not every request is about nothing."""
 
-    NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE, GROUP, RULE = (f"{n}eeeeeee-0000-4000-8000-000000000000" for n in range(8))
-    THINGS = (NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE, GROUP, RULE)
+    THINGS = tuple(f"{n:x}eeeeeee-0000-4000-8000-000000000000" for n in range(11))
+    NETWORK, FOUR, SIX, SERVER, ATTACHED, ALONE, GROUP, RULE, TRUNK, PARENT, SUBPORT = THINGS
     EVERY = 25
     # What it does itself is not counted.
     NAME = "the world"
@@ -81,8 +81,10 @@ class World:
         self.send("POST", "/v2.0/security-groups", "security_group", {"id": self.GROUP})
         rule = {"id": self.RULE, "security_group_id": self.GROUP, "direction": "ingress", "protocol": "tcp"}
         self.send("POST", "/v2.0/security-group-rules", "security_group_rule", rule)
-        for port in (self.ATTACHED, self.ALONE):
+        for port in (self.ATTACHED, self.ALONE, self.PARENT, self.SUBPORT):
             self.send("POST", "/v2.0/ports", "port", {"id": port, "network_id": self.NETWORK})
+        subport = {"port_id": self.SUBPORT, "segmentation_type": "vlan", "segmentation_id": 7}
+        self.send("POST", "/v2.0/trunks", "trunk", {"id": self.TRUNK, "port_id": self.PARENT, "sub_ports": [subport]})
         path = f"/v2.1/servers/{self.SERVER}/os-interface"
         self.send("POST", path, "interfaceAttachment", {"port_id": self.ATTACHED})
         if self.job is None:
@@ -96,7 +98,9 @@ class World:
         what = name if name != "id" else path.split("/{id}")[0].rsplit("/", 1)[-1]
         known = {
             "server": [self.SERVER], "servers": [self.SERVER],
-            "port": [self.ATTACHED], "job": [self.job] if self.job else None, "port_id": [self.ALONE], "ports": [self.ATTACHED, self.ALONE],
+            "port": [self.ATTACHED], "job": [self.job] if self.job else None, "port_id": [self.ALONE, self.SUBPORT],
+            "ports": [self.ATTACHED, self.ALONE, self.SUBPORT],
+            "trunks": [self.TRUNK],
             "networks": [self.NETWORK], "net_id": [self.NETWORK], "network_id": [self.NETWORK],
             "subnets": [self.FOUR, self.SIX], "subnet_id": [self.FOUR, self.SIX],
             "security-groups": [self.GROUP], "security_groups": [self.GROUP], "security-group-rules": [self.RULE],
