@@ -342,6 +342,12 @@ impl Inventory {
         ports.into_iter().map(|port| Ok((port, self.claim_port(port)?))).collect()
     }
 
+    /// Takes the claims on a port and on all its subports, or none.
+    pub fn claim_with_sub_ports<E: From<Error>>(&self, parent: PortId) -> Result<(ClaimGuard, PortClaims), Unclaimed<E>> {
+        let subs = self.sub_ports(parent).iter().map(|sub| sub.port_id).collect();
+        Ok((self.claim_port(parent)?, self.claim_ports(subs)?))
+    }
+
     /// Takes the claim on a network.
     pub fn claim_network<E: From<Error>>(&self, id: NetworkId) -> Result<ClaimGuard, Unclaimed<E>> {
         Ok(self.network(id)?.claim.take()?)

@@ -2,7 +2,7 @@
 
 use crate::model::{Carrier, PortId, SubPort, Trunk, TrunkId};
 
-use super::{ClaimGuard, Error, Inventory, PortClaims, TrunkRole, Unclaimed};
+use super::{Error, Inventory, TrunkRole};
 
 impl Inventory {
     /// Takes in a trunk, or puts another record in its place.
@@ -62,12 +62,6 @@ impl Inventory {
             carrier == Some(Carrier { port: parent, vlan: sub.vlan })
         };
         self.sub_ports(parent).iter().filter(on_it).map(|sub| sub.port_id).collect()
-    }
-
-    /// Takes the claims on a port and on all its subports, or none.
-    pub fn claim_with_sub_ports<E: From<Error>>(&self, parent: PortId) -> Result<(ClaimGuard, PortClaims), Unclaimed<E>> {
-        let subs = self.sub_ports(parent).iter().map(|sub| sub.port_id).collect();
-        Ok((self.claim_port(parent)?, self.claim_ports(subs)?))
     }
 
     /// Refuses to delete a port that is in a trunk.
