@@ -17,7 +17,8 @@ impl Inventory {
         let profile = |number: u32| {
             let groups = self.profiles.groups(number)?.clone();
             let records = groups.iter().filter_map(|id| self.groups.get(id));
-            let allows = records.flat_map(|entry| &entry.record.rules).map(|rule| rule.allows.clone()).map(any_protocol).collect();
+            let allows =
+                records.flat_map(|entry| &entry.record.rules).map(|rule| rule.allows.clone()).map(any_protocol).collect();
             Some(Profile { groups, allows })
         };
         numbers.iter().map(|number| NumberedProfile { number: *number, profile: profile(*number) }).collect()

@@ -141,5 +141,4 @@ mod tests {
         profiles.told(&both);
         assert_eq!((profiles.told.len(), profiles.gone.len()), (1, 0));
     }
-
 }

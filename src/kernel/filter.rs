@@ -168,10 +168,20 @@ impl Filters {
     /// # Errors
     /// The kernel refuses it.
     pub(super) fn keep(&self, wanted: PortFilters, access: NetnsAccess) -> Result<bool, Failure> {
+        let kept = self.keep_table(wanted, access);
+        // The process before may have ended between a change and the end of the connections that it does not allow.
+        self.note_narrowed();
+        kept
+    }
+
+    fn keep_table(&self, wanted: PortFilters, access: NetnsAccess) -> Result<bool, Failure> {
         let PortFilters { ports: wanted, profiles, connections } = wanted;
         {
             let mut state = self.lock();
-            state.connections = connections.or(state.connections);
+            if connections.is_some() && connections != state.connections {
+                // The rules are compared with this number.
+                (state.connections, state.rules) = (connections, None);
+            }
             state.shared.set_profiles(profiles.into_iter().map(|(number, profile)| (number, Some(profile))).collect());
             if state.rules.is_none() {
                 state.read()?;
@@ -352,9 +362,11 @@ impl Filters {
     pub(super) fn follow(&self) -> Result<bool, Failure> {
         let mut state = self.lock();
         let before = (state.rules.clone(), state.devices.clone());
+        let mut changed = false;
         match state.restore_in_a_few_tries() {
             Ok(0) => {}
             Ok(changes) => {
+                changed = true;
                 meters().filter_restores.inc();
                 tracing::warn!(changes, "another program changed table bridge nicd; it is as before again");
             }
@@ -362,7 +374,13 @@ impl Filters {
             Err(_) if state.filters_nothing() => {}
             Err(failure) => return Err(failure),
         }
-        Ok(before != (state.rules.clone(), state.devices.clone()))
+        let differs = before != (state.rules.clone(), state.devices.clone());
+        drop(state);
+        if changed {
+            // What began meanwhile was not judged.
+            self.note_narrowed();
+        }
+        Ok(differs)
     }
 
     /// A port's counters, with what its device has received from the guest and sent to it.
@@ -451,7 +469,8 @@ impl State {
             let dropped = elements::counted(elements);
             if let Some(device) = self.devices.get_mut(index) {
                 device.dropped.raise(&dropped);
-            } else if let Some(Tagged { port, filter }) = elements::read_back(*index, elements, &bridges)
+            } else if (!found.has_groups || found.is_whole)
+                && let Some(Tagged { port, filter }) = elements::read_back(*index, elements, &bridges)
                 && !self.ports.contains_key(&port)
             {
                 self.put_device(*index, Device { port, filter, dropped, origin: Origin::Found, absent: None });
@@ -481,7 +500,7 @@ impl State {
         if groups && made.as_ref().is_err_and(is_stale) {
             made = self.make_with(false);
             if made.is_ok() {
-                // It says why.
+                // What is refused is noted for health.
                 return self.track().and_then(|()| self.restore().map(drop)).or(Ok(()));
             }
         }
@@ -633,7 +652,7 @@ impl State {
             _ => Ok(()),
         };
         if let Err(failure) = removed
-            && let Err(failure) = if is_stale(&failure) { self.remove_found(indexes) } else { Err(failure) }
+            && let Err(failure) = if is_stale(&failure) { self.restore_in_a_few_tries().map(drop) } else { Err(failure) }
         {
             tracing::warn!(said = failure.said, "the filter's elements of deleted devices are still there");
             // A later look at all links, or the next start, removes them.
@@ -643,16 +662,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// Removes what there is of devices' elements.
-    fn remove_found(&mut self, indexes: &[u32]) -> Result<(), Failure> {
-        let found = self.found()?;
-        let of = |index: &u32| found.devices.get(index).cloned().unwrap_or_default();
-        let wanted = self.shared.elements();
-        let shared = found.shared.iter().filter(|element| !wanted.contains(*element)).cloned();
-        let gone: Vec<Element> = indexes.iter().flat_map(of).chain(shared).collect();
-        if gone.is_empty() { Ok(()) } else { self.transact(|table| table.change(&gone, &[])) }
     }
 
     /// Reads how many frames of devices were dropped; the elements that the kernel has made of those frames. Every dropped frame is

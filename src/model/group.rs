@@ -134,7 +134,7 @@ pub enum Remote {
     Any,
     /// Addresses of a network, without host bits.
     Prefix(IpNetwork),
-    /// The fixed IPs of the ports that are in a group.
+    /// The addresses of the ports that are in a group, as far as they may use them one by one.
     Group(GroupId),
 }
 

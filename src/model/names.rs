@@ -209,9 +209,12 @@ pub fn port_device(port: PortId, choice: usize) -> LinkName {
     LinkName(format!("nicd{window}"))
 }
 
+/// What the names of agent-made bridges begin with.
+pub const BRIDGES: &str = "nbr";
+
 /// The name of a network's agent-made bridge: `nbr` and twelve digits of its UUID. On a clash the next twelve.
 pub fn network_bridge(network: NetworkId, choice: usize) -> LinkName {
-    LinkName(format!("nbr{}", twelve(network, choice)))
+    LinkName(format!("{BRIDGES}{}", twelve(network, choice)))
 }
 
 fn twelve(network: NetworkId, choice: usize) -> String {

@@ -14,7 +14,7 @@ impl Reconciler {
     /// ended then. The caller has the claims on the groups, and has made their records durable; it takes them back when this fails.
     ///
     /// # Errors
-    /// The kernel refused, and has what it had before; or a set of groups has too many rules for it.
+    /// The kernel refused; or a set of groups has too many rules for it.
     pub(crate) async fn apply_groups(&self, groups: &[GroupId]) -> Result<(), Error> {
         let numbers = self.lock().profiles.with(groups);
         self.set_profiles(&numbers).await
@@ -37,6 +37,8 @@ impl Reconciler {
         if numbers.is_empty() {
             return Ok(());
         }
+        // Two changes reach the kernel in the order in which they were read here.
+        let _turn = self.telling_groups.lock().await;
         let profiles: Vec<NumberedProfile> = self.lock().profiles(numbers);
         for profile in profiles.iter().filter_map(|one| one.profile.as_ref()) {
             profile.nets().map_err(|_| Error::RulesTooMany)?;

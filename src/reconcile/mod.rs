@@ -175,6 +175,8 @@ impl Context {
 pub struct Reconciler {
     inventory: Mutex<Inventory>,
     conditions: Mutex<Conditions>,
+    /// Held from the read of what sets of security groups allow until the kernel has it.
+    telling_groups: tokio::sync::Mutex<()>,
     policy: RwLock<Arc<Policy>>,
     /// This host's name, which stays while the daemon runs.
     pub(crate) host: String,

@@ -63,6 +63,7 @@ impl Reconciler {
         loaded.trunks.into_iter().for_each(|trunk| state.put_trunk(trunk));
         let reconciler = Self {
             inventory: Mutex::new(state),
+            telling_groups: tokio::sync::Mutex::default(),
             conditions: Mutex::new(Conditions { lost, ..Conditions::default() }),
             host: policy.host.clone(),
             policy: RwLock::new(Arc::new(policy)),

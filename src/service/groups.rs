@@ -294,10 +294,17 @@ impl Service {
         }
         let changes = [Change::PutGroup(Box::new(changed.after.clone()))].into_iter().chain(note).collect();
         let stored = self.reconciler.commit(changes, Purpose::Growing).await;
-        stored.map_err(|error| {
-            self.reconciler.lock().replace_group(changed.before.clone());
-            error.into()
-        })
+        let Err(error) = stored else { return Ok(()) };
+        self.reconciler.lock().replace_group(changed.before.clone());
+        self.tell_again(changed.before.id).await;
+        Err(error.into())
+    }
+
+    /// Has the kernel follow a record that was put back: a port that was built meanwhile may have told it of the one that is not kept.
+    async fn tell_again(&self, group: GroupId) {
+        if let Err(error) = self.reconciler.apply_groups(&[group]).await {
+            tracing::warn!(%group, %error, "the kernel does not follow a security group whose change was taken back");
+        }
     }
 
     /// Gives a group the record back that it had before a change which the kernel refused.
@@ -305,11 +312,11 @@ impl Service {
         // What was noted under a key says that something was made.
         let forget = context.key.clone().map(Change::ForgetKey);
         let changes = [Change::PutGroup(Box::new(changed.before.clone()))].into_iter().chain(forget).collect();
+        let id = changed.before.id;
+        self.reconciler.lock().replace_group(changed.before.clone());
+        self.tell_again(id).await;
         match self.reconciler.commit(changes, Purpose::Freeing).await {
-            Ok(()) => {
-                self.reconciler.lock().replace_group(changed.before);
-                cause
-            }
+            Ok(()) => cause,
             Err(store) => {
                 let left = format!("the record of security group {}: {store}", changed.after.id);
                 Error::NotUndone { cause: cause.to_string(), left }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, text};
 use crate::flows::{Carried, Host, Scene, frame};
 use crate::netns::{in_netns, run};
 use crate::{daemon::Daemon, tracks};
@@ -15,6 +15,15 @@ fn rule(direction: &str, v6: bool, more: &Value) -> Value {
 
 fn dns() -> Value {
     json!({"protocol": "udp", "port_range_min": 53, "port_range_max": 53})
+}
+
+/// Gives an IPv4 header its checksum.
+fn sum_up(frame: &mut [u8]) {
+    frame[24..26].copy_from_slice(&[0; 2]);
+    let words = frame[14..34].chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])));
+    let sum: u32 = words.sum();
+    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    frame[24..26].copy_from_slice(&(!folded).to_be_bytes());
 }
 
 /// A guest whose group the test changes, and one in none.
@@ -98,11 +107,7 @@ fn errors_fragments_and_neighbours_pass_as_the_connection_does() {
                 piece[16..18].copy_from_slice(&length.to_be_bytes());
                 piece[18..20].copy_from_slice(&to.to_be_bytes());
                 piece[20..22].copy_from_slice(&flags.to_be_bytes());
-                piece[24..26].copy_from_slice(&[0; 2]);
-                let words = piece[14..34].chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])));
-                let sum: u32 = words.sum();
-                let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-                piece[24..26].copy_from_slice(&(!folded).to_be_bytes());
+                sum_up(piece);
             }
             assert_eq!(scene.arrives(&one, &other, &pieces, b"the end of it"), allowed, "to port {to}");
         }
@@ -140,13 +145,7 @@ fn anti_spoof_comes_first_and_members_are_followed() {
         // No group allows another's address.
         let mut forged = frame(&one, &other, false, Carried::Gre, b"forged!!");
         forged[29] ^= 0x40;
-        let words: u32 = forged[14..24]
-            .chunks(2)
-            .chain(forged[26..34].chunks(2))
-            .map(|two| u32::from(u16::from_be_bytes([two[0], two[1]])))
-            .sum();
-        let folded = u16::try_from((words & 0xffff) + (words >> 16)).unwrap();
-        forged[24..26].copy_from_slice(&(!folded).to_be_bytes());
+        sum_up(&mut forged);
         assert!(!scene.arrives(&one, &other, &[forged], b"forged!!"));
         let counters = scene.fixture.api.get(&format!("/nicd/v1/ports/{}/counters", one.port)).expect(200);
         assert_eq!((&counters["dropped"]["ip4"], &counters["dropped"]["group"]), (&json!(1), &json!(0)));
@@ -191,10 +190,6 @@ fn restarts_and_flushes_cut_nothing_and_open_nothing() {
         run("nft flush ruleset");
         scene.soon("the table is back", |_| crate::netns::try_run("nft list map bridge nicd grouped").is_ok());
         check(&mut scene, "after a flush");
-        // Another port with the address of one that is gone has none of its connections.
-        scene.fixture.detach(&one.server, &one.port);
-        scene.fixture.attach(&one.server, json!({"port_id": one.port}));
-        scene.fixture.wait_status(&one.port, "ACTIVE");
     });
 }
 
@@ -233,11 +228,71 @@ fn a_guest_has_so_many_connections_and_no_more() {
         let mut scene = Scene::of(Fixture::of(daemon));
         let (one, other, group) = pair(&mut scene);
         scene.rule(&group, rule("egress", false, &json!({})));
+        // A connection counts once.
+        for _ in 0..100 {
+            assert!(scene.passes(&one, &other, false, Carried::Udp { from: 3000, to: 9 }));
+        }
         let passed: Vec<u16> =
             (0..20).filter(|port| scene.passes(&one, &other, false, Carried::Udp { from: 3000 + port, to: 9 })).collect();
         assert_eq!(passed, (0..16).collect::<Vec<u16>>(), "{}", run("nft list set bridge nicd connections"));
         assert_eq!(scene.refused(&one), 4);
         assert!(scene.passes(&other, &one, false, Carried::Udp { from: 9, to: 3000 }), "those that it has go on");
         assert!(scene.passes(&one, &other, false, Carried::Udp { from: 3000, to: 9 }));
+    });
+}
+
+#[test]
+fn a_set_of_groups_is_as_its_rules_are_whenever_a_port_comes_to_it() {
+    if !tracks() {
+        return;
+    }
+    in_netns(|| {
+        let mut scene = Scene::start();
+        let (one, other, group) = pair(&mut scene);
+        let closed = scene.group("closed");
+        let network = text(&scene.fixture.port(&one.port)["network_id"]);
+        let third = scene.host("third", &network, &[&closed]);
+        let id = scene.rule(&group, rule("ingress", false, &dns()));
+        let ask = |from| Carried::Udp { from, to: 53 };
+        assert!(scene.passes(&other, &one, false, ask(1)));
+        // A connection from before a port's groups is judged by them.
+        scene.set_groups(&one, &[]);
+        assert!(scene.passes(&other, &one, false, ask(1)));
+        assert!(scene.passes(&other, &one, false, Carried::Udp { from: 1, to: 54 }));
+        scene.unrule(&id);
+        scene.set_groups(&one, &[&group]);
+        assert!(!scene.passes(&other, &one, false, ask(1)), "the rule went while no port was in the group");
+        assert!(!scene.passes(&other, &one, false, ask(2)));
+        assert!(!scene.passes(&other, &third, false, ask(1)));
+    });
+}
+
+#[test]
+fn a_guest_without_port_security_opens_nothing_of_others() {
+    if !tracks() {
+        return;
+    }
+    in_netns(|| {
+        let mut scene = Scene::start();
+        let (one, other, group) = pair(&mut scene);
+        let network = text(&scene.fixture.port(&one.port)["network_id"]);
+        let third = scene.host("third", &network, &[]);
+        scene.rule(&group, rule("egress", false, &json!({})));
+        let off = json!({"port": {"port_security_enabled": false}});
+        scene.fixture.api.put(&format!("/v2.0/ports/{}", other.port), &off).expect(200);
+        // A tag of VLAN 0, which guests take for none.
+        let plain = frame(&other, &one, false, Carried::Udp { from: 1, to: 2 }, b"tagged!!");
+        let tagged = [&plain[..12], &[0x81, 0, 0, 0], &plain[12..]].concat();
+        assert!(!scene.arrives(&other, &one, &[tagged], b"tagged!!"));
+        // What is said in a member's name makes no connection of its, which another packet would be the answer to.
+        let mut forged = frame(&other, &third, false, Carried::Udp { from: 53, to: 4000 }, b"forged!!");
+        forged[26..30].copy_from_slice(&one.v4.octets());
+        forged[30..34].copy_from_slice(&other.v4.octets());
+        forged[40..42].copy_from_slice(&[0; 2]);
+        sum_up(&mut forged);
+        assert!(scene.arrives(&other, &third, &[forged], b"forged!!"));
+        assert!(!scene.passes(&other, &one, false, Carried::Udp { from: 4000, to: 53 }));
+        assert!(scene.passes(&one, &other, false, Carried::Udp { from: 53, to: 4000 }), "its own does");
+        assert!(scene.passes(&other, &one, false, Carried::Udp { from: 4000, to: 53 }));
     });
 }

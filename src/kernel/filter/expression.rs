@@ -47,6 +47,7 @@ const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
 const NFTA_CT_SREG: u16 = 4;
 const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
 const NFT_CT_ZONE: u32 = 17;
 const NFTA_CONNLIMIT_COUNT: u16 = 1;
 const NFTA_CONNLIMIT_FLAGS: u16 = 2;
@@ -329,6 +330,11 @@ pub(super) fn counter(packets: u64, octets: u64) -> Expression {
 /// linux/netfilter/nf_conntrack_common.h).
 pub(super) fn state() -> Expression {
     other("ct", vec![number(NFTA_CT_DREG, register(0).into()), number(NFTA_CT_KEY, NFT_CT_STATE)])
+}
+
+/// Loads the status of conntrack's entry for the packet; where it has none, the rule does not match.
+pub(super) fn status() -> Expression {
+    other("ct", vec![number(NFTA_CT_DREG, register(0).into()), number(NFTA_CT_KEY, NFT_CT_STATUS)])
 }
 
 /// Puts the packet into the zone of conntrack that the first register has.

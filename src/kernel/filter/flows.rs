@@ -8,12 +8,12 @@ use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use nix::errno::Errno;
 
-use super::shared::Shared;
+use super::shared::{Shared, Zones};
 use crate::kernel::answer::{Failure, Request};
 use crate::kernel::message::{Batch, find};
 use crate::kernel::nft::NFGENMSG;
 use crate::kernel::socket::{Netlink, failed, netfilter};
-use crate::model::{Direction, GroupId, LinkName};
+use crate::model::{Direction, LinkName};
 use crate::plan::groups::Profile;
 
 /// `linux/netfilter/nfnetlink_conntrack.h`.
@@ -60,7 +60,7 @@ pub(super) fn of_zones(zones: &BTreeSet<u16>) -> Result<Vec<Flow>, Failure> {
 /// Deletes connections; those that have ended meanwhile are no failure.
 pub(super) fn delete(flows: &[Flow]) -> Result<(), Failure> {
     const TOGETHER: usize = 64;
-    let mut socket = open()?;
+    let (mut socket, mut refused) = (open()?, None);
     for some in flows.chunks(TOGETHER) {
         let mut batch = Batch::default();
         for flow in some {
@@ -74,43 +74,32 @@ pub(super) fn delete(flows: &[Flow]) -> Result<(), Failure> {
             batch.add(Request::Filter, NLM_F_ACK, message(family, ConntrackMessage::Delete(attributes.into())));
         }
         let errors = socket.send(batch)?;
-        if let Some(error) = errors.into_iter().find(|error| error.errno != Errno::ENOENT) {
-            return Err(Failure::system(error.request, error.errno));
-        }
+        refused = refused.or_else(|| errors.into_iter().find(|error| error.errno != Errno::ENOENT));
     }
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(Failure::system(error.request, error.errno)))
 }
 
 /// Whether a connection's first packet would not be allowed any more, or one of its sides is gone.
-pub(super) fn is_refused(flow: &Flow, shared: &Shared, gone: &BTreeSet<(u16, IpAddr)>) -> bool {
-    // What a host routes is in the host's own zone.
-    let zones = shared.zones();
+pub(super) fn is_refused(flow: &Flow, shared: &Shared, zones: &Zones<'_>, gone: &BTreeSet<(u16, IpAddr)>) -> bool {
     let of = |zone: u16, bridge: &LinkName| {
         let [from, to] = [flow.from, flow.to].map(|side| shared.profiles_of(bridge, side));
         let is_gone = |side: IpAddr, profiles: &[&Profile]| profiles.is_empty() && gone.contains(&(zone, side));
-        let allows = |own: &[&Profile], direction, remote: IpAddr, other: &[&Profile]| {
-            own.is_empty()
-                || own.iter().any(|profile| profile.allows(direction, flow.protocol, flow.word, remote, &groups(other)))
+        let allows = |own: &[&Profile], direction, remote: IpAddr| {
+            let groups = shared.holder(bridge, remote).map(|profile| profile.groups.clone()).unwrap_or_default();
+            own.is_empty() || own.iter().any(|profile| profile.allows(direction, flow.protocol, flow.word, remote, &groups))
         };
         is_gone(flow.from, &from)
             || is_gone(flow.to, &to)
-            || !allows(&from, Direction::Egress, flow.to, &to)
-            || !allows(&to, Direction::Ingress, flow.from, &from)
+            || !allows(&from, Direction::Egress, flow.to)
+            || !allows(&to, Direction::Ingress, flow.from)
     };
     match flow.zone {
+        // What a host routes is in the host's own zone.
         0 => zones.iter().any(|(zone, (bridge, has_host))| *has_host && of(*zone, bridge)),
         zone => match zones.get(&zone) {
             Some((bridge, _)) => of(zone, bridge),
             None => [flow.from, flow.to].iter().any(|side| gone.contains(&(zone, *side))),
         },
-    }
-}
-
-/// The groups that an address counts for: none where ports of several profiles may use it.
-fn groups(profiles: &[&Profile]) -> BTreeSet<GroupId> {
-    match profiles {
-        [profile] => profile.groups.clone(),
-        _ => BTreeSet::new(),
     }
 }
 

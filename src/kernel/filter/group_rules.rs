@@ -1,4 +1,4 @@
-//! The rules of security groups, in the same table. They stand there while a port is in groups, for with them the kernel tracks the
+//! The rules of security groups, in the same table. They come with the first port in groups and stay until the next start without one, for with them the kernel tracks the
 //! connections of every bridge.
 //!
 //! ```text
@@ -11,20 +11,21 @@
 //!
 //! What answers an allowed packet is allowed by conntrack's entry. What begins a connection is looked up in sets of keys
 //! ([`crate::plan::groups`]). Anti-spoof comes first: no group allows what it drops. What a guest needs to be found and to find
-//! others is not asked of groups, nor is DHCP.
+//! others is not asked of groups, nor is DHCP. The connections of a guest in no group count too where groups are in use on its bridge.
 
 use netlink_packet_netfilter::nftables::Operator;
 
 use super::elements::{Set, Sides};
 use super::expression::{
-    At, Expression, accept, bridge, compare, connections_over, counter, device, drop, goto, immediate, load, log, lookup,
-    lookup_value, mask, no_track, out_bridge, out_device, packet_mark, priority, protocol, set_packet_mark, set_priority,
-    set_zone, state, update,
+    At, Expression, accept, bridge, compare, connections_over, counter, device, drop, goto, immediate, is, lack, load, log,
+    lookup, lookup_value, mask, no_track, out_bridge, out_device, packet_mark, priority, protocol, set_packet_mark, set_priority,
+    set_zone, state, status, update,
 };
 use super::ruleset::{
-    Chain, ETHER_DESTINATION, ETHER_TYPE, ICMP6, IP4, IP4_DESTINATION, IP4_SOURCE, IP6, IP6_SOURCE, LOG_GROUP, LOGGED,
-    POST_ROUTING, PRE_ROUTING, Rule, TCP, UDP, carried, nicds, octets, port, rule,
+    ARP, Chain, ETHER_DESTINATION, ETHER_TYPE, ICMP6, IP4, IP4_DESTINATION, IP4_SOURCE, IP6, IP6_SOURCE, LOG_GROUP, LOGGED,
+    POST_ROUTING, PRE_ROUTING, RARP, Rule, TCP, UDP, carried, nicds, octets, port, rule,
 };
+use crate::model::names::BRIDGES;
 use crate::model::{Direction, Family};
 use crate::plan::filter::Reason;
 
@@ -105,27 +106,45 @@ pub(super) fn chains(connections: u32) -> Vec<Chain> {
         chain("group_egress", judged(Direction::Egress)),
         chain("group_ingress", judged(Direction::Ingress)),
         Chain { name: "track", hook: Some((PRE_ROUTING, TRACK)), rules: track() },
-        Chain { name: "group_from", hook: Some((PRE_ROUTING, JUDGE)), rules: of_members(Direction::Egress, "group_egress") },
+        Chain { name: "group_from", hook: Some((PRE_ROUTING, JUDGE)), rules: from_guests(connections) },
         Chain { name: "group_to", hook: Some((POST_ROUTING, JUDGE)), rules: of_members(Direction::Ingress, "group_ingress") },
     ]);
     chains
 }
 
-/// Which packets conntrack is to see, and in which zone. What goes to many has no one answer. Frames of other bridges are as before.
+/// Which packets conntrack is to see, and in which zone. What goes to many has no one answer. Frames of bridges without members are as
+/// before.
 fn track() -> Vec<Rule> {
     let to_many = [load(ETHER_DESTINATION, 1, 0), mask(&[1]), compare(Operator::NotEqual, &[0])];
     let to_host = [bridge(), load(ETHER_DESTINATION, 6, NAME), lookup(Set::Hosts.name())];
+    let zoned = [bridge(), lookup_value(Set::Zones.name())];
+    // Whose address a member has is known by the member's device alone: what others say in its name begins no connection of its.
+    let forged = |kind, source, length, holders: Set| {
+        let held = [bridge(), load(source, length, NAME), lookup_value(holders.name())];
+        rule([&octets(ETHER_TYPE, kind), &held, &[device(0), lack(Set::Members.name()), no_track()]], accept())
+    };
     vec![
-        rule([&to_many, &[no_track()]], accept()),
+        rule([&to_many, &zoned, &[no_track()]], accept()),
+        forged(IP4, IP4_SOURCE, 4, Set::Holders4),
+        forged(IP6, IP6_SOURCE, 16, Set::Holders6),
         rule([&to_host], accept()),
         vec![bridge(), lookup_value(Set::Zones.name()), set_zone(), accept()],
-        rule([&nicds()], no_track()),
+        // On nicd's own bridges, which no other program filters.
+        rule([&nicds(), &[bridge(), is(BRIDGES.as_bytes())]], no_track()),
     ]
 }
 
 /// What comes from, or goes to, devices of ports that are in groups.
 fn of_members(direction: Direction, chain: &str) -> Vec<Rule> {
     vec![vec![own(direction), lookup(Set::Members.name()), goto(chain)]]
+}
+
+/// The same of what comes from guests, with what comes from those in no group: they may not have too many connections either.
+fn from_guests(connections: u32) -> Vec<Rule> {
+    let over = [device(0), connections_over(Set::Connections.name(), connections)];
+    let mut rules = of_members(Direction::Egress, "group_egress");
+    rules.push(rule([&nicds(), &is_any(NEW), &begins_now(), &over], goto(drops(Direction::Egress))));
+    rules
 }
 
 /// The guest's device.
@@ -172,13 +191,16 @@ fn judged(direction: Direction) -> Vec<Rule> {
     let midst = [load(At::Transport(13), 1, 0), mask(&[0x17]), compare(Operator::NotEqual, &[0x02])];
     let ways = WAYS.into_iter().filter(|way| way.direction == direction);
     let mut rules = vec![
-        rule([&is_not(IP4), &is_not(IP6)], accept()),
+        rule([&octets(ETHER_TYPE, ARP)], accept()),
+        rule([&octets(ETHER_TYPE, RARP)], accept()),
+        // Tags too: a guest takes a frame with a tag of VLAN 0 for one without.
+        rule([&is_not(IP4), &is_not(IP6)], goto(drops(direction))),
+        rule([&is_any(ANSWERS)], accept()),
         found(&neighbours),
         found(&listeners),
         found(&listeners2),
-        rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(0, dhcp4.0), &port(2, dhcp4.1)], accept()),
-        rule([&octets(ETHER_TYPE, IP6), &carried(UDP), &port(0, dhcp6.0), &port(2, dhcp6.1)], accept()),
-        rule([&is_any(ANSWERS)], accept()),
+        rule([&octets(ETHER_TYPE, IP4), &carried(UDP), &port(0, dhcp4.0), &port(2, dhcp4.1)], goto(begins(direction))),
+        rule([&octets(ETHER_TYPE, IP6), &carried(UDP), &port(0, dhcp6.0), &port(2, dhcp6.1)], goto(begins(direction))),
         rule([&is_any(INVALID)], goto(drops(direction))),
         rule([&is_any(NEW), &carried(TCP), &midst], goto(drops(direction))),
     ];
@@ -251,9 +273,14 @@ impl Way {
 fn within_limit(direction: Direction, connections: u32) -> Vec<Rule> {
     let over = [own(direction), connections_over(Set::Connections.name(), connections)];
     vec![
-        rule([&is_any(NEW), &over], goto(drops(direction))),
+        rule([&is_any(NEW), &begins_now(), &over], goto(drops(direction))),
         vec![immediate(&[0; 4], 0), set_packet_mark(), set_priority(), accept()],
     ]
+}
+
+/// Conntrack's entry is not in its table yet (`IPS_CONFIRMED`): it is the first packet of its connection.
+fn begins_now() -> [Expression; 3] {
+    [status(), mask(&8_u32.to_ne_bytes()), is(&[0; 4])]
 }
 
 /// As [`Reason::Group`]'s chain, of the device that the frame was about to leave by.

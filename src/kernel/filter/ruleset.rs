@@ -53,8 +53,8 @@ pub(super) const POST_ROUTING: u32 = 4;
 const PRIORITY: i32 = -300;
 
 pub(super) const IP4: [u8; 2] = [0x08, 0x00];
-const ARP: [u8; 2] = [0x08, 0x06];
-const RARP: [u8; 2] = [0x80, 0x35];
+pub(super) const ARP: [u8; 2] = [0x08, 0x06];
+pub(super) const RARP: [u8; 2] = [0x80, 0x35];
 pub(super) const IP6: [u8; 2] = [0x86, 0xdd];
 
 /// ARP for IPv4 over Ethernet: hardware and protocol type, and their addresses' lengths.

@@ -19,6 +19,9 @@ enum Of {
     Profile(u32),
 }
 
+/// The bridges of zones, and whether the host is on each.
+pub(super) type Zones<'a> = BTreeMap<u16, (&'a LinkName, bool)>;
+
 /// What the devices that are in groups have in common.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -123,8 +126,19 @@ impl Shared {
         holders.chain(of_nets).filter_map(|profile| self.profiles.get(profile)).collect()
     }
 
+    /// The profile that an address on a bridge counts for: none where ports of several profiles may use it.
+    pub(super) fn holder(&self, bridge: &LinkName, address: IpAddr) -> Option<&Profile> {
+        self.profiles.get(&self.holds(bridge, address)?)
+    }
+
+    fn holds(&self, bridge: &LinkName, address: IpAddr) -> Option<u32> {
+        let mut profiles = self.holders.get(&(bridge.clone(), address))?.values();
+        let first = *profiles.next()?;
+        profiles.all(|other| *other == first).then_some(first)
+    }
+
     /// The bridges of zones, and whether the host is on each.
-    pub(super) fn zones(&self) -> BTreeMap<u16, (&LinkName, bool)> {
+    pub(super) fn zones(&self) -> Zones<'_> {
         let zone = |(bridge, devices): (_, &BTreeMap<u32, (u16, Option<Mac>)>)| {
             devices.values().next().map(|(zone, host)| (*zone, (bridge, host.is_some())))
         };
@@ -150,13 +164,10 @@ impl Shared {
                 host.into_iter().chain([Element::new(Set::Zones, name.clone(), Does::InZone(*zone))]).collect()
             }
             Of::Holder(bridge, address) => {
-                let holders = self.holders.get(&(bridge.clone(), *address)).into_iter().flat_map(BTreeMap::values);
-                let profiles: BTreeSet<&u32> = holders.collect();
-                // An address that ports of several profiles may use is of none.
-                let [profile] = profiles.into_iter().collect::<Vec<_>>()[..] else { return BTreeSet::new() };
+                let Some(profile) = self.holds(bridge, *address) else { return BTreeSet::new() };
                 let set = if address.is_ipv4() { Set::Holders4 } else { Set::Holders6 };
                 let key = [padded(bridge), octets(*address)].concat();
-                [Element::new(set, key, Does::HasProfile(*profile))].into()
+                [Element::new(set, key, Does::HasProfile(profile))].into()
             }
             Of::Profile(number) => self.allowed_by(*number),
         }
@@ -171,6 +182,9 @@ impl Shared {
         let mut elements: BTreeSet<Element> = nets.iter().map(|key| allowed(number, key)).collect();
         for other in self.members.keys().copied() {
             let Some(with) = used(other) else { continue };
+            if !profile.names(&with.groups) && !with.names(&profile.groups) {
+                continue;
+            }
             elements.extend(profile.with(other, &with.groups).iter().map(|key| allowed(number, key)));
             elements.extend(with.with(number, &profile.groups).iter().map(|key| allowed(other, key)));
         }

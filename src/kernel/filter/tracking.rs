@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Filters, State, flows};
 use crate::kernel::OpErrorKind;
@@ -25,31 +26,46 @@ impl Filters {
     /// Executes [`Op::SetProfiles`](crate::plan::Op::SetProfiles): one transaction for all devices that have them. The connections that
     /// they do not allow any more are gone when it returns.
     pub(in crate::kernel) fn set_profiles(&self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
-        self.lock().set_profiles(profiles)?;
-        self.cut()
+        let before = self.lock().set_profiles(profiles)?;
+        self.cut_narrowed().inspect_err(|_| {
+            // What is refused changes nothing.
+            if let Err(failure) = self.lock().set_profiles(before) {
+                tracing::warn!(said = failure.said, "what security groups allow could not be taken back");
+            }
+        })
     }
 
     /// Deletes the connections that are not allowed any more.
     pub(super) fn cut(&self) -> Result<(), Failure> {
-        let (zones, gone) = {
-            let mut state = self.lock();
-            let stale = &mut state.stale;
-            if !stale.narrowed && stale.gone.is_empty() {
-                return Ok(());
-            }
-            stale.narrowed = false;
-            let gone = std::mem::take(&mut stale.gone);
+        let (narrowed, gone) = {
+            let stale = &mut self.lock().stale;
+            (std::mem::take(&mut stale.narrowed), std::mem::take(&mut stale.gone))
+        };
+        if !narrowed && gone.is_empty() {
+            return Ok(());
+        }
+        self.cut_all(&gone).inspect_err(|_| {
+            let stale = &mut self.lock().stale;
+            stale.narrowed |= narrowed;
+            stale.gone.extend(gone);
+        })
+    }
+
+    fn cut_all(&self, gone: &BTreeSet<(u16, IpAddr)>) -> Result<(), Failure> {
+        let zones = {
+            let state = self.lock();
             let mut zones: BTreeSet<u16> = gone.iter().map(|(zone, _)| *zone).collect();
             for (zone, (_, has_host)) in state.shared.zones() {
                 zones.insert(zone);
                 zones.extend(has_host.then_some(0));
             }
-            (zones, gone)
+            zones
         };
         let mut refused = flows::of_zones(&zones)?;
         {
             let state = self.lock();
-            refused.retain(|flow| flows::is_refused(flow, &state.shared, &gone));
+            let zones = state.shared.zones();
+            refused.retain(|flow| flows::is_refused(flow, &state.shared, &zones, gone));
         }
         flows::delete(&refused)
     }
@@ -63,20 +79,29 @@ impl Filters {
         Ok(())
     }
 
-    /// The same on a thread of its own, where nobody waits for it.
+    /// The same on a thread of its own, where nobody waits for it. It tries again until it is done.
     pub(super) fn cut_later(&self) {
         let mut state = self.lock();
-        if state.stale.waited_for || state.stale.gone.is_empty() {
+        if state.stale.waited_for || !state.stale.narrowed && state.stale.gone.is_empty() {
             return;
         }
         let filters = Self(Arc::clone(&self.0));
         let cut = move || {
             filters.lock().stale.waited_for = false;
-            if let Err(failure) = filters.cut() {
-                tracing::warn!(said = failure.said, "connections of devices that are gone could not be deleted");
+            while let Err(failure) = filters.cut() {
+                tracing::warn!(said = failure.said, "connections that are not allowed any more could not be deleted yet");
+                std::thread::sleep(AGAIN);
             }
         };
         state.stale.waited_for = threads::start("nicd-flows", cut).is_ok();
+    }
+
+    /// Has all connections looked at, if devices are in groups.
+    pub(super) fn note_narrowed(&self) {
+        let mut state = self.lock();
+        state.stale.narrowed |= state.shared.is_used();
+        drop(state);
+        self.cut_later();
     }
 
     /// Why the kernel does not track the connections of bridges, though ports are in groups. What was refused is tried again.
@@ -89,6 +114,9 @@ impl Filters {
         state.untracked.as_ref().map(|failure| failure.said.clone())
     }
 }
+
+/// How long to wait before connections are looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many connections a port in groups may have if it was not said.
 const CONNECTIONS: u32 = 65_536;
@@ -119,31 +147,37 @@ impl State {
         }
     }
 
-    fn set_profiles(&mut self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
+    /// Sets what profiles allow; what they allowed before.
+    fn set_profiles(&mut self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<BTreeMap<u32, Option<Profile>>, Failure> {
         self.shared.begin();
         let before = self.shared.set_profiles(profiles);
         let (gone, new) = self.shared.change();
         if (gone.is_empty() && new.is_empty()) || !self.groups {
-            return Ok(());
+            return Ok(before);
         }
         let changed = match self.transact(|table| table.change(&gone, &new)) {
             Err(failure) if super::is_stale(&failure) => self.restore_in_a_few_tries().map(drop),
             changed => changed,
         };
-        match &changed {
-            Ok(()) => self.stale.narrowed |= !gone.is_empty(),
-            Err(_) => _ = self.shared.set_profiles(before),
+        match changed {
+            Ok(()) => {
+                self.stale.narrowed |= !gone.is_empty();
+                Ok(before)
+            }
+            Err(failure) => {
+                self.shared.set_profiles(before);
+                Err(failure)
+            }
         }
-        changed
     }
 
     /// Notes what a device's new filter means for the connections that it has.
     pub(super) fn note_stale(&mut self, before: Option<&super::Filter>, after: Option<&super::Filter>) {
+        let profile = |filter: Option<&super::Filter>| filter?.groups.as_ref().map(|groups| groups.profile);
+        self.stale.narrowed |= after.is_some() && profile(before) != profile(after);
         let Some(groups) = before.and_then(|filter| filter.groups.as_ref()) else { return };
         let keeps = |address: &IpAddr| after.is_some_and(|filter| super::shared::hosts(filter).any(|kept| kept == *address));
         let left = before.into_iter().flat_map(super::shared::hosts).filter(|address| !keeps(address));
         self.stale.gone.extend(left.map(|address| (groups.zone, address)));
-        let profile = after.and_then(|filter| filter.groups.as_ref()).map(|groups| groups.profile);
-        self.stale.narrowed |= profile.is_some_and(|profile| profile != groups.profile);
     }
 }
