@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Allows, Family, GroupId, Network, Port, names};
+use crate::plan::NumberedProfile;
 use crate::plan::groups::{InGroups, Profile, number};
-use crate::plan::{BridgeMade, NumberedProfile};
 
 use super::Inventory;
 
@@ -40,14 +40,11 @@ impl Inventory {
             Some(name) => self.have.named(name.as_str()),
             None => self.have.own_bridge(network.id),
         };
-        let made = match &self.desired_bridge(network).made {
-            BridgeMade::ByAgent { .. } => names::network_bridge(network.id, 0),
-            BridgeMade::Existing { name } => name.clone(),
-        };
+        let named = || network.bridge.clone().unwrap_or_else(|| names::network_bridge(network.id, 0));
         Some(InGroups {
             profile: self.profiles.number(&port.groups),
             zone: self.networks.get(&network.id)?.zone,
-            bridge: known.and_then(|bridge| bridge.name.parse().ok()).unwrap_or(made),
+            bridge: known.and_then(|bridge| bridge.name.parse().ok()).unwrap_or_else(named),
             // Of an agent-made bridge nothing reaches the host.
             host: network.bridge.as_ref().and(known).and_then(|bridge| bridge.mac),
         })

@@ -15,7 +15,6 @@ use crate::wire::Nic;
 #[derive(Debug)]
 pub struct Host {
     pub nic: Nic,
-    pub server: String,
     pub port: String,
     pub mac: [u8; 6],
     pub v4: Ipv4Addr,
@@ -76,7 +75,7 @@ impl Scene {
         let mut mac = [0; 6];
         let octets = text(&shown["mac_address"]);
         octets.split(':').enumerate().for_each(|(at, octet)| mac[at] = u8::from_str_radix(octet, 16).unwrap());
-        Host { nic: Nic::of_guest(&guest), server, port, mac, v4, v6, _guest: guest }
+        Host { nic: Nic::of_guest(&guest), port, mac, v4, v6, _guest: guest }
     }
 
     /// A group without rules.
