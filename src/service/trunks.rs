@@ -237,7 +237,8 @@ impl Service {
             let vlan = match sub.segment {
                 SubPortSegment::Vlan(vlan) => vlan,
                 SubPortSegment::Inherit => {
-                    return Err(Error::NoVlanToInherit { port: sub.port_id, network: record.network_id });
+                    let network = &state.network(record.network_id)?.record;
+                    network.segmentation_id.ok_or(Error::NoVlanToInherit { port: sub.port_id, network: network.id })?
                 }
             };
             if let Some(other) = trunk.sub_ports.iter().find(|other| other.vlan == vlan) {
