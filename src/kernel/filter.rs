@@ -64,7 +64,11 @@ const TRIES: usize = 3;
 
 /// The table and what it is to contain. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Filters(Arc<Mutex<State>>);
+pub(super) struct Filters {
+    state: Arc<Mutex<State>>,
+    /// Held while connections are looked at, so that who needs that done waits for who does it.
+    cutting: Arc<Mutex<()>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -232,8 +236,9 @@ impl Filters {
             }
             set => set?,
         }
+        let narrowed = state.stale.narrowed;
         drop(state);
-        self.cut_narrowed()
+        self.cut_if(narrowed)
     }
 
     /// Notes on ports' devices what they may send.
@@ -434,7 +439,7 @@ impl Filters {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic leaves nothing half changed that the next read does not put right.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

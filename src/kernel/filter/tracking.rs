@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{Filters, State, flows};
@@ -26,8 +26,11 @@ impl Filters {
     /// Executes [`Op::SetProfiles`](crate::plan::Op::SetProfiles): one transaction for all devices that have them. The connections that
     /// they do not allow any more are gone when it returns.
     pub(in crate::kernel) fn set_profiles(&self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
-        let before = self.lock().set_profiles(profiles)?;
-        self.cut_narrowed().inspect_err(|_| {
+        let (before, narrowed) = {
+            let mut state = self.lock();
+            (state.set_profiles(profiles)?, state.stale.narrowed)
+        };
+        self.cut_if(narrowed).inspect_err(|_| {
             // What is refused changes nothing.
             if let Err(failure) = self.lock().set_profiles(before) {
                 tracing::warn!(said = failure.said, "what security groups allow could not be taken back");
@@ -37,6 +40,7 @@ impl Filters {
 
     /// Deletes the connections that are not allowed any more.
     pub(super) fn cut(&self) -> Result<(), Failure> {
+        let _turn = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let (narrowed, gone) = {
             let stale = &mut self.lock().stale;
             (std::mem::take(&mut stale.narrowed), std::mem::take(&mut stale.gone))
@@ -70,9 +74,10 @@ impl Filters {
         flows::delete(&refused)
     }
 
-    /// The same, if what devices that are there may do was narrowed. Else it is done later.
-    pub(super) fn cut_narrowed(&self) -> Result<(), Failure> {
-        if self.lock().stale.narrowed {
+    /// The same, if what devices that are there may do was narrowed: it is done when this returns, whichever thread does it. Else it is
+    /// done later.
+    pub(super) fn cut_if(&self, narrowed: bool) -> Result<(), Failure> {
+        if narrowed {
             return self.cut();
         }
         self.cut_later();
@@ -85,7 +90,7 @@ impl Filters {
         if state.stale.waited_for || !state.stale.narrowed && state.stale.gone.is_empty() {
             return;
         }
-        let filters = Self(Arc::clone(&self.0));
+        let filters = self.clone();
         let cut = move || {
             filters.lock().stale.waited_for = false;
             while let Err(failure) = filters.cut() {
