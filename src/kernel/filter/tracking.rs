@@ -17,7 +17,7 @@ pub(super) struct Stale {
     /// Addresses of zones whose device has gone.
     gone: BTreeSet<(u16, IpAddr)>,
     /// Whether what profiles allow has changed for devices that there are.
-    narrowed: bool,
+    pub(super) narrowed: bool,
     /// Whether a thread is about to look.
     waited_for: bool,
 }
