@@ -166,7 +166,7 @@ shows "so is a bridge that ceases to tell VLANs apart, or begins to" sh -ec "$li
     soon is two ACTIVE -
     reaches
     soon nicctl verify
-    for guest in one two; do nicctl server delete $guest --detach; done
+    for guest in one two; do nicctl server delete $guest --detach; ip netns del $guest; done
     nicctl network delete ops'
 # What needs this kernel too, some of it in each machine.
 for part in segments trunks; do [ ! -e $part.sh ] || . /nicd/$part.sh; done
