@@ -179,7 +179,10 @@ fn a_restart_changes_nothing_and_a_deleted_network_leaves_nothing() {
     for port in ports {
         scene.perform(Action::DeletePort(port)).unwrap();
     }
-    scene.daemon().drain();
+    let service = scene.service();
+    scene
+        .daemon()
+        .settle(|| ports.iter().find_map(|port| service.port(*port).ok()).map_or(Ok(()), |port| Err(format!("{port:?}"))));
     for network in [0, 1] {
         scene.perform(Action::DeleteNetwork(network_id(network))).unwrap();
     }
