@@ -51,7 +51,7 @@ impl Registry {
 }
 
 /// How long a wait may take: more than a port that is cut off, or a bridge that could not be set back, waits for its next try (10 s).
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long to wait for an event before a state without events is checked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);

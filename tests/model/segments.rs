@@ -1,6 +1,6 @@
 //! Networks on physical networks, on a host in memory: the kernel of these tests need have no 802.1Q.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nicd::config::{AllowedBridges, ConflictProbe};
 use nicd::model::action::{Action, NewNetwork};
@@ -9,6 +9,7 @@ use nicd::plan::facts::FactName;
 use nicd::plan::{HostAddress, HostUse, Kind, LinkState, VlanProtocol, VlanTag};
 use nicd::service::{Error, NetworkView, Policy, Reply};
 
+use crate::in_process::PATIENCE;
 use crate::scene::{BR0, NETNS, Scene, VM, create_subnet, network_id, on};
 
 /// The uplink of the physical network with this name.
@@ -70,9 +71,17 @@ fn link(scene: &Scene, name: &str) -> LinkState {
 }
 
 /// Waits until a port has a phase and a reason, and its fact about the uplink holds or not.
+/// Waits until something is so and stays so. What it was before the daemon looked does not count.
+fn comes_to(scene: &mut Scene, check: impl Fn() -> Result<(), String>) {
+    let until = Instant::now() + PATIENCE;
+    while let Err(wrong) = scene.daemon().try_settle(&check) {
+        assert!(Instant::now() < until, "{wrong}");
+    }
+}
+
 fn expect(scene: &mut Scene, port: PortId, reason: Option<&str>) {
     let service = scene.service();
-    scene.daemon().settle(|| {
+    comes_to(scene, || {
         let (view, facts) = service.explain(port).unwrap();
         let fact = facts.iter().find(|fact| fact.fact == FactName::Uplink);
         let phase = if reason.is_none() { Phase::Active } else { Phase::Wired };
@@ -151,7 +160,7 @@ fn a_vlan_network_leads_to_its_uplink_and_heals() {
 fn expect_in(scene: &mut Scene, bridge: Option<u32>) {
     let fake = scene.fake.clone();
     let altname = names::vlan_altname(network_id(0));
-    scene.daemon().settle(|| {
+    comes_to(scene, || {
         let master = fake.links().into_iter().find(|link| link.altnames.contains(&altname)).and_then(|link| link.master);
         (master == bridge).then_some(()).ok_or_else(|| format!("it is in {master:?}"))
     });
