@@ -1,4 +1,4 @@
-//! What the kernel is to know of ports in security groups: their sets' profiles and their networks' zones.
+//! What the kernel gets of ports in security groups: their sets' profiles and their networks' zones.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -228,7 +228,11 @@ impl Filters {
         let known = matches!(state.rules, Some(Rules::Whole | Rules::Damaged));
         let read = if known { Ok(()) } else { state.read() };
         let has_read = read.is_ok();
-        match read.and_then(|()| state.set(port, filter)) {
+        let (set, narrowed) = match read {
+            Ok(()) => state.narrowing(|state| state.set(port, filter)),
+            Err(failure) => (Err(failure), false),
+        };
+        match set {
             // What needs no filter goes on without one.
             Err(_) if !needed && (!has_read || state.filters_nothing()) => return Ok(()),
             Err(failure) if is_stale(&failure) && state.filters_nothing() => {
@@ -236,7 +240,6 @@ impl Filters {
             }
             set => set?,
         }
-        let narrowed = state.stale.narrowed;
         drop(state);
         self.cut_if(narrowed)
     }

@@ -1,5 +1,4 @@
-//! What the elements of security groups are to be that no device has alone: zones of bridges, holders of addresses, and what profiles
-//! allow. An attach touches its own few of them; a profile's come with its first device and go with its last.
+//! The elements of security groups that several devices share: zones of bridges, holders of addresses, and what profiles allow. An attach touches its own few of them; a profile's come with its first device and go with its last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -17,7 +17,7 @@ pub(super) struct Stale {
     /// Addresses of zones whose device has gone.
     gone: BTreeSet<(u16, IpAddr)>,
     /// Whether what profiles allow has changed for devices that there are.
-    pub(super) narrowed: bool,
+    narrowed: bool,
     /// Whether a thread is about to look.
     waited_for: bool,
 }
@@ -26,10 +26,8 @@ impl Filters {
     /// Executes [`Op::SetProfiles`](crate::plan::Op::SetProfiles): one transaction for all devices that have them. The connections that
     /// they do not allow any more are gone when it returns.
     pub(in crate::kernel) fn set_profiles(&self, profiles: BTreeMap<u32, Option<Profile>>) -> Result<(), Failure> {
-        let (before, narrowed) = {
-            let mut state = self.lock();
-            (state.set_profiles(profiles)?, state.stale.narrowed)
-        };
+        let (set, narrowed) = self.lock().narrowing(|state| state.set_profiles(profiles));
+        let before = set?;
         self.cut_if(narrowed).inspect_err(|_| {
             // What is refused changes nothing.
             if let Err(failure) = self.lock().set_profiles(before) {
@@ -93,9 +91,11 @@ impl Filters {
         let filters = self.clone();
         let cut = move || {
             filters.lock().stale.waited_for = false;
+            let mut rest = AGAIN;
             while let Err(failure) = filters.cut() {
                 tracing::warn!(said = failure.said, "connections that are not allowed any more could not be deleted yet");
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(rest);
+                rest = (rest * 2).min(LONGEST);
             }
         };
         state.stale.waited_for = threads::start("nicd-flows", cut).is_ok();
@@ -120,8 +120,9 @@ impl Filters {
     }
 }
 
-/// How long to wait before connections are looked at again.
+/// How long to wait before connections are looked at again: at first, and at most.
 const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How many connections a port in groups may have if it was not said.
 const CONNECTIONS: u32 = 65_536;
@@ -150,6 +151,16 @@ impl State {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Makes a change; what it gave, and whether it has narrowed what devices that are there may do. What others have narrowed and
+    /// could not be cut yet is no matter of this change.
+    pub(super) fn narrowing<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let before = std::mem::take(&mut self.stale.narrowed);
+        let made = change(self);
+        let narrowed = self.stale.narrowed;
+        self.stale.narrowed |= before;
+        (made, narrowed)
     }
 
     /// Sets what profiles allow; what they allowed before.
