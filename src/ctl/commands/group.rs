@@ -105,8 +105,9 @@ async fn show(session: &mut Session, group: &Value) -> Result<(), Failure> {
         Format::Table | Format::Wide => {
             let names = ["id", "direction", "ethertype", "protocol", "ports", "remote", "description"].map(str::to_owned);
             let rules = group["security_group_rules"].as_array().cloned().unwrap_or_default();
-            let labels = Labels::fetch(&session.client, RULE.refers_to).await?;
-            Some(View::list(&RULE.chosen(&names, Width::Full)?, RULE.order(None)?, rules, &labels, Width::Narrow))
+            let columns = RULE.chosen(&names, Width::Full)?;
+            let labels = Labels::fetch(&session.client, &RULE.kinds(&columns)).await?;
+            Some(View::list(&columns, RULE.order(None)?, rules, &labels, Width::Narrow))
         }
         _ => None,
     };

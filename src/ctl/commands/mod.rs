@@ -124,7 +124,7 @@ impl Session {
         let listing = self.out.listing();
         let columns = view.chosen(&listing.columns, width)?;
         let order = view.order(listing.sort.as_deref())?;
-        let labels = Labels::fetch(&self.client, view.refers_to).await?;
+        let labels = Labels::fetch(&self.client, &view.kinds(columns.iter().chain(order.column()))).await?;
         let table = View::list(&columns, order, objects, &labels, width);
         self.out.list(table)
     }
@@ -140,7 +140,7 @@ impl Session {
             return self.out.object(object);
         }
         let columns = view.chosen(&self.out.listing().columns, Width::Full)?;
-        let labels = Labels::fetch(&self.client, view.refers_to).await?;
+        let labels = Labels::fetch(&self.client, &view.kinds(&columns)).await?;
         let tables: Vec<Table> = std::iter::once(View::detail(&columns, object, &labels)).chain(below).collect();
         self.out.tables(tables)
     }

@@ -39,6 +39,10 @@ fn networks() -> Exchange {
     answer(200, json!({"networks": [{"id": NETWORK, "name": "blue"}]}))
 }
 
+fn groups() -> Exchange {
+    answer(200, json!({"security_groups": []}))
+}
+
 fn attach_wait(script: Vec<Exchange>) -> crate::ctl::scripted::Outcome {
     play(&format!("nicctl -o json attach {SERVER} --wait=1"), script)
 }
@@ -96,7 +100,10 @@ fn a_port_is_shown_with_its_counters_and_without_them_where_there_are_none() {
         "dropped": {"arp": 2, "mac": 0}, "last_dropped": []});
     let refused = json!({"serviceUnavailable": {"code": 503, "message": "late", "reason": "kernel_timeout"}});
     for (told, ends) in [(answer(200, counted), "dropped     arp 2\n"), (answer(503, refused), "profile           -\n")] {
-        let done = play(&format!("nicctl show {PORT}"), vec![answer(200, port("ACTIVE", "active")), told, networks(), servers()]);
+        let done = play(
+            &format!("nicctl show {PORT}"),
+            vec![answer(200, port("ACTIVE", "active")), told, networks(), servers(), groups()],
+        );
         assert_eq!(done.end(), (0, String::new()));
         assert_eq!(done.requests[1], format!("GET /nicd/v1/ports/{PORT}/counters"));
         assert!(done.printed.ends_with(ends), "{}", done.printed);
@@ -105,7 +112,8 @@ fn a_port_is_shown_with_its_counters_and_without_them_where_there_are_none() {
 
 #[test]
 fn attaching_shows_the_port() {
-    let script = vec![servers(), networks(), answer(200, attached()), answer(200, port("DOWN", "wired")), networks(), servers()];
+    let script =
+        vec![servers(), networks(), answer(200, attached()), answer(200, port("DOWN", "wired")), networks(), servers(), groups()];
     let done = play("nicctl attach web --network blue --ip 192.0.2.7", script);
     assert_eq!(done.end(), (0, String::new()));
     let body = json!({"interfaceAttachment": {"net_id": NETWORK, "fixed_ips": [{"ip_address": "192.0.2.7"}]}});
@@ -369,8 +377,8 @@ fn lists_have_the_columns_and_the_order_that_are_asked_for() {
 
 #[test]
 fn one_value_of_an_object_is_printed_alone() {
-    let script = vec![answer(200, port("DOWN", "unbound")), networks(), servers()];
-    let done = play(&format!("nicctl port show {PORT} -o value --columns mac"), script.into_iter().collect());
+    let script = vec![answer(200, port("DOWN", "unbound"))];
+    let done = play(&format!("nicctl port show {PORT} -o value --columns mac"), script);
     assert_eq!(done.printed, "fa:16:3e:4c:2c:30\n");
 }
 
@@ -485,7 +493,8 @@ fn a_receipt_is_asked_for_and_printed_below_the_port() {
         json!([{"step": "reserve", "at_us": 0, "took_us": 31}, {"step": "create_tap", "at_us": 40, "took_us": 125}]);
     let script = |told: Value| vec![answer(200, told), answer(200, port("DOWN", "wired"))];
     let line = format!("attach {SERVER} --network {NETWORK} --receipt");
-    let done = play(&format!("nicctl {line}"), script(told.clone()).into_iter().chain([networks(), servers()]).collect());
+    let done =
+        play(&format!("nicctl {line}"), script(told.clone()).into_iter().chain([networks(), servers(), groups()]).collect());
     assert_eq!(done.end(), (0, String::new()));
     assert!(
         done.requests[0].starts_with(&format!("POST /v2.1/servers/{SERVER}/os-interface?receipt=true ")),

@@ -18,7 +18,7 @@ pub static GROUP: View = View {
 
 /// The columns of rules.
 pub static RULE: View = View {
-    refers_to: &[Kind::Group],
+    refers_to: &[("GROUP", Kind::Group), ("REMOTE", Kind::Group)],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "GROUP", from: Width::Narrow, cell: |look| look.reference("/security_group_id") },

@@ -50,8 +50,8 @@ pub enum Width {
 pub struct View {
     /// The columns, in order.
     pub columns: &'static [Column],
-    /// Kinds of things these objects refer to by id, whose names are wanted.
-    pub refers_to: &'static [Kind],
+    /// The columns that refer to things by id, and the things' kind: their names are shown.
+    pub refers_to: &'static [(&'static str, Kind)],
 }
 
 /// One column.
@@ -130,6 +130,18 @@ impl View {
         }
     }
 
+    /// The kinds of things whose names these columns show.
+    pub fn kinds<'a>(&self, columns: impl IntoIterator<Item = &'a &'static Column>) -> Vec<Kind> {
+        let titles: Vec<&str> = columns.into_iter().map(|column| column.title).collect();
+        let mut kinds = Vec::new();
+        for (title, kind) in self.refers_to {
+            if titles.contains(title) && !kinds.contains(kind) {
+                kinds.push(*kind);
+            }
+        }
+        kinds
+    }
+
     /// Titles are compared without case, and with a hyphen or an underline for a space.
     fn column(&self, name: &str) -> Result<&'static Column, Failure> {
         let wanted = name.trim().to_uppercase().replace(['-', '_'], " ");
@@ -166,6 +178,16 @@ impl View {
             table.push(vec![Cell::new(&column.title.to_lowercase()), (column.cell)(&look)]);
         }
         table
+    }
+}
+
+impl Order {
+    /// The column that decides.
+    pub fn column(&self) -> Option<&&'static Column> {
+        match self {
+            Self::ByName => None,
+            Self::Up(column) | Self::Down(column) => Some(column),
+        }
     }
 }
 

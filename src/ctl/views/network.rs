@@ -5,7 +5,7 @@ use crate::ctl::names::Kind;
 
 /// The columns of networks.
 pub static NETWORK: View = View {
-    refers_to: &[Kind::Subnet],
+    refers_to: &[("SUBNETS", Kind::Subnet)],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },

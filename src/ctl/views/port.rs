@@ -6,7 +6,7 @@ use crate::ctl::table::Cell;
 
 /// The columns of ports. The narrow table has the reason too, because operators need it first.
 pub static PORT: View = View {
-    refers_to: &[Kind::Network, Kind::Server, Kind::Group],
+    refers_to: &[("NETWORK", Kind::Network), ("SERVER", Kind::Server), ("GROUPS", Kind::Group)],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },

@@ -5,7 +5,7 @@ use crate::ctl::names::Kind;
 
 /// The columns of subnets.
 pub static SUBNET: View = View {
-    refers_to: &[Kind::Network],
+    refers_to: &[("NETWORK", Kind::Network)],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },

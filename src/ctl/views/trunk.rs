@@ -6,7 +6,7 @@ use crate::ctl::table::Cell;
 
 /// The columns of trunks.
 pub static TRUNK: View = View {
-    refers_to: &[Kind::Port],
+    refers_to: &[("PARENT", Kind::Port), ("SUBPORTS", Kind::Port)],
     columns: &[
         Column { title: "ID", from: Width::Narrow, cell: |look| look.id("/id") },
         Column { title: "NAME", from: Width::Narrow, cell: |look| look.cell("/name") },
