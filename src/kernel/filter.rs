@@ -205,7 +205,7 @@ impl Filters {
                     return match (state.groups, state.shared.is_used()) {
                         (false, false) => Ok(false),
                         (true, false) => state.make().map(|()| false),
-                        _ => state.restore_in_a_few_tries().map(|changes| changes > 0),
+                        _ => state.restore_in_a_few_tries(&[]).map(|changes| changes > 0),
                     };
                 }
             }
@@ -371,7 +371,7 @@ impl Filters {
         let mut state = self.lock();
         let before = (state.rules.clone(), state.devices.clone());
         let mut changed = false;
-        match state.restore_in_a_few_tries() {
+        match state.restore_in_a_few_tries(&[]) {
             Ok(0) => {}
             Ok(changes) => {
                 changed = true;
@@ -432,7 +432,7 @@ impl Filters {
     pub(super) fn refused(&self) -> Option<String> {
         let mut state = self.lock();
         if !matches!(state.rules, Some(Rules::Whole)) {
-            let _ = state.restore();
+            let _ = state.restore(&[]);
         }
         match &state.rules {
             Some(Rules::Refused(failure)) => Some(failure.said.clone()),
@@ -455,7 +455,7 @@ impl State {
                 self.rules = Some(if found.is_whole { Rules::Whole } else { Rules::Damaged });
                 self.proven |= found.is_whole && found.is_proven;
                 self.groups = found.is_whole && found.has_groups;
-                self.adopt(&found);
+                self.adopt(&found, &[]);
                 Ok(())
             }
             Err(failure) => self.failed(failure),
@@ -467,21 +467,23 @@ impl State {
         self.table().and_then(|table| table.read(connections))
     }
 
-    /// Takes over what was read of others' devices, and what was counted.
-    fn adopt(&mut self, found: &Found) {
-        let others: Vec<u32> =
-            self.devices.iter().filter(|(_, device)| device.origin == Origin::Found).map(|(index, _)| *index).collect();
-        others.iter().for_each(|index| self.drop_device(*index));
+    /// Takes over what was read of others' devices, and what was counted. Elements of devices that are being removed are no others'.
+    fn adopt(&mut self, found: &Found, removed: &[u32]) {
+        let others = self.devices.iter().filter(|(_, device)| device.origin == Origin::Found);
+        let others: HashMap<u32, Option<Instant>> = others.map(|(index, device)| (*index, device.absent)).collect();
+        others.keys().for_each(|index| self.drop_device(*index));
         let bridges = Bridges::of(&found.shared);
         for (index, elements) in &found.devices {
             let dropped = elements::counted(elements);
             if let Some(device) = self.devices.get_mut(index) {
                 device.dropped.raise(&dropped);
             } else if (!found.has_groups || found.is_whole)
+                && !removed.contains(index)
                 && let Some(Tagged { port, filter }) = elements::read_back(*index, elements, &bridges)
                 && !self.ports.contains_key(&port)
             {
-                self.put_device(*index, Device { port, filter, dropped, origin: Origin::Found, absent: None });
+                let absent = others.get(index).copied().flatten();
+                self.put_device(*index, Device { port, filter, dropped, origin: Origin::Found, absent });
             }
         }
     }
@@ -509,7 +511,7 @@ impl State {
             made = self.make_with(false);
             if made.is_ok() {
                 // What is refused is noted for health.
-                return self.track().and_then(|()| self.restore().map(drop)).or(Ok(()));
+                return self.track().and_then(|()| self.restore(&[]).map(drop)).or(Ok(()));
             }
         }
         made
@@ -538,20 +540,21 @@ impl State {
         self.devices.iter().flat_map(|(index, device)| device.elements(*index, tracked)).chain(shared).collect()
     }
 
-    /// Restores what differs from the desired table; how many elements, or 1 for the table.
-    fn restore(&mut self) -> Result<usize, Failure> {
+    /// Restores what differs from the desired table; how many elements, or 1 for the table. Of devices that are being removed nothing is
+    /// left.
+    fn restore(&mut self, removed: &[u32]) -> Result<usize, Failure> {
         let found = match self.found() {
             Ok(found) => found,
             Err(failure) => return self.failed(failure),
         };
-        self.adopt(&found);
+        self.adopt(&found, removed);
         if !found.is_whole {
             self.rules = Some(Rules::Damaged);
             return self.make().map(|()| 1);
         }
         (self.rules, self.groups) = (Some(Rules::Whole), found.has_groups);
         if self.shared.is_used() && self.track().is_ok() && !found.has_groups {
-            return self.restore();
+            return self.restore(removed);
         }
         let wanted = self.elements(self.groups);
         let there = found.devices.into_values().flatten().chain(found.shared);
@@ -565,11 +568,11 @@ impl State {
     }
 
     /// The same, also while another program changes the table.
-    fn restore_in_a_few_tries(&mut self) -> Result<usize, Failure> {
-        let mut restored = self.restore();
+    fn restore_in_a_few_tries(&mut self, removed: &[u32]) -> Result<usize, Failure> {
+        let mut restored = self.restore(removed);
         for _ in 1..TRIES {
             if restored.as_ref().is_err_and(is_stale) {
-                restored = self.restore();
+                restored = self.restore(removed);
             }
         }
         restored
@@ -578,7 +581,7 @@ impl State {
     fn set(&mut self, port: PortId, filter: Option<(u32, Filter)>) -> Result<(), Failure> {
         if filter.as_ref().is_some_and(|(_, filter)| filter.groups.is_some()) {
             if self.rules != Some(Rules::Whole) {
-                self.restore_in_a_few_tries()?;
+                self.restore_in_a_few_tries(&[])?;
             }
             self.track()?;
         }
@@ -617,7 +620,7 @@ impl State {
         };
         let changed = match changed {
             // Another program has changed the table, or a change was made whose answer was lost: it is compared as a whole.
-            Err(failure) if is_stale(&failure) => self.restore_in_a_few_tries().map(drop),
+            Err(failure) if is_stale(&failure) => self.restore_in_a_few_tries(&left).map(drop),
             changed => changed,
         };
         let needs_groups = wanted.as_ref().is_some_and(|(_, device)| device.filter.groups.is_some());
@@ -660,7 +663,7 @@ impl State {
             _ => Ok(()),
         };
         if let Err(failure) = removed
-            && let Err(failure) = if is_stale(&failure) { self.restore_in_a_few_tries().map(drop) } else { Err(failure) }
+            && let Err(failure) = if is_stale(&failure) { self.restore_in_a_few_tries(indexes).map(drop) } else { Err(failure) }
         {
             tracing::warn!(said = failure.said, "the filter's elements of deleted devices are still there");
             // A later look at all links, or the next start, removes them.

@@ -208,18 +208,20 @@ fn without_nf_tables_only_what_needs_no_filter_is_accepted() {
 
 #[test]
 #[cfg(debug_assertions)] // a release build has no failpoints
-fn elements_whose_removal_fails_twice_are_removed_by_a_sweep_or_the_next_start() {
+fn elements_whose_removal_keeps_failing_are_removed_by_a_sweep_or_the_next_start() {
     for next in ["sweep", "start"] {
         in_netns(move || {
             let mut daemon = Daemon::prepared("/run/nicd");
             std::fs::write(daemon.config(), "[links]\nsweep_s = 1\n").unwrap();
-            daemon.set_failpoints(Some("filter.commit:3:fail=EIO,filter.commit:4:fail=EIO"));
+            // The removal itself, and three tries after a read of what there is.
+            let failures = [3, 4, 5, 6].map(|commit| format!("filter.commit:{commit}:fail=EIO"));
+            daemon.set_failpoints(Some(&failures.join(",")));
             daemon.launch();
             let mut fixture = Fixture::of(daemon);
             let network = fixture.usual_network();
             let (_guest, server, port) = fixture.active_guest("a", &network);
             fixture.detach(&server, &port);
-            wait("tried twice", || fixture.daemon.log().contains("the filter's elements of deleted devices are still there"));
+            wait("tried in vain", || fixture.daemon.log().contains("the filter's elements of deleted devices are still there"));
             assert_eq!(filtered_ports(), [port.as_str()]);
             if next == "start" {
                 fixture.daemon.kill();

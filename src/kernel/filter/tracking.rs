@@ -114,7 +114,7 @@ impl Filters {
         let mut state = self.lock();
         if state.untracked.is_some() && state.track().is_ok() {
             // Closed devices are opened.
-            let _ = state.restore();
+            let _ = state.restore(&[]);
         }
         state.untracked.as_ref().map(|failure| failure.said.clone())
     }
@@ -172,7 +172,7 @@ impl State {
             return Ok(before);
         }
         let changed = match self.transact(|table| table.change(&gone, &new)) {
-            Err(failure) if super::is_stale(&failure) => self.restore_in_a_few_tries().map(drop),
+            Err(failure) if super::is_stale(&failure) => self.restore_in_a_few_tries(&[]).map(drop),
             changed => changed,
         };
         match changed {
