@@ -14,7 +14,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
+use crate::model::action::{Action, AfterDetach, Attach, NewNic, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
 use crate::service::{Context, PortFilter, PortView, Receipt, Reply, ServerView, StepTime};
 
@@ -276,7 +276,7 @@ impl Asked {
             (Some(_), Some(_), _) => Err(ApiError::NetworkAndPort),
             (None, _, Some(_)) => Err(ApiError::AddressWithoutNetwork),
             (None, Some(port), None) => Ok(WantedNic::Port(port)),
-            (Some(network), None, address) => Ok(WantedNic::OnNetwork(network, address)),
+            (Some(network), None, address) => Ok(WantedNic::OnNetwork(network, NewNic { address, groups: None })),
             (None, None, None) => Ok(WantedNic::OnTheOnlyNetwork),
         }
     }

@@ -1,6 +1,8 @@
 //! OTC's own calls under `/v1`: NICs added and deleted by jobs, the jobs, and a server's NICs with what it may have more.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::str::FromStr;
 
 use axum::Extension;
 use axum::Json;
@@ -11,8 +13,8 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::model::action::{Action, NewJob, WantedNic};
-use crate::model::{Job, JobId, JobKind, JobStatus, NetworkId, NicChange, Origin, Part, PartState, PortId, ServerId};
+use crate::model::action::{Action, NewJob, NewNic, WantedNic};
+use crate::model::{GroupId, Job, JobId, JobKind, JobStatus, NetworkId, NicChange, Origin, Part, PartState, PortId, ServerId};
 use crate::service::{PortFilter, PortView, Reply};
 
 use super::answer::answer;
@@ -26,45 +28,35 @@ use super::ports::ENTRIES;
 use super::status::ecs_of;
 use super::{AppState, context, id, json_body, respond, slip};
 
-pub(super) async fn add(
-    State(state): State<AppState>,
-    params: RawPathParams,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let accepted = async {
-        let asked = read(json_body(&headers, &body)?, asked_nic)?;
-        let server = server_id(&params)?;
-        state.server(server)?;
-        let changes = asked.into_iter().map(|asked| asked.change(&state)).collect::<Result<_, _>>()?;
-        start(&state, &caller, NewJob { server_id: server, kind: JobKind::AddNics, changes }).await
-    };
-    respond(accepted.await, OTC)
+/// A request that a job is the answer to.
+type Request = (State<AppState>, RawPathParams, Extension<Caller>, HeaderMap, Bytes);
+
+pub(super) async fn add(request: Request) -> Response {
+    start(request, JobKind::AddNics, asked_nic, Asked::change).await
 }
 
-pub(super) async fn delete(
-    State(state): State<AppState>,
-    params: RawPathParams,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let accepted = async {
-        let ports = read(json_body(&headers, &body)?, named_port)?;
-        let server = server_id(&params)?;
-        state.server(server)?;
-        let changes = ports.into_iter().map(NicChange::Delete).collect();
-        start(&state, &caller, NewJob { server_id: server, kind: JobKind::DeleteNics, changes }).await
-    };
-    respond(accepted.await, OTC)
+pub(super) async fn delete(request: Request) -> Response {
+    start(request, JobKind::DeleteNics, named_port, |port, _| Ok(NicChange::Delete(port))).await
 }
 
-async fn start(state: &AppState, caller: &Caller, new: NewJob) -> Result<Json<Value>, ApiError> {
-    match state.perform(Action::StartJob(new), context(caller)).await? {
-        Reply::Job(job) => Ok(Json(accepted(job.id))),
-        _ => Err(slip()),
-    }
+/// Has a job accepted: `one` reads each of its NICs, and `change` says what is to be done about it.
+async fn start<T>(
+    (State(state), params, Extension(caller), headers, body): Request,
+    kind: JobKind,
+    one: fn(Fields) -> Result<Entry<T>, BodyError>,
+    change: fn(T, &AppState) -> Result<NicChange, ApiError>,
+) -> Response {
+    let accepted = async {
+        let nics = read(json_body(&headers, &body)?, one)?;
+        let server_id = server_id(&params)?;
+        state.server(server_id)?;
+        let changes = nics.into_iter().map(|nic| change(nic, &state)).collect::<Result<_, _>>()?;
+        match state.perform(Action::StartJob(NewJob { server_id, kind, changes }), context(&caller)).await? {
+            Reply::Job(job) => Ok(Json(accepted(job.id))),
+            _ => Err(slip()),
+        }
+    };
+    respond(accepted.await, OTC)
 }
 
 /// The answer to a request for a job.
@@ -130,37 +122,48 @@ fn asked_nic(mut fields: Fields) -> Result<Entry<Asked>, BodyError> {
     let (network, port) = (fields.parsed::<NetworkId>("subnet_id")?, fields.parsed::<PortId>("port_id")?);
     let address = fields.parsed::<Ip>("ip_address")?.map(|Ip(address)| address);
     let ipv6 = fields.truth("ipv6_enable")?;
-    if fields.list_or_null("security_groups", ENTRIES)?.is_some_and(|groups| !groups.is_empty()) {
-        return Err(BodyError::NotBuilt("security_groups of a NIC".to_owned()));
-    }
+    let groups = fields.list_or_null("security_groups", ENTRIES)?;
+    let groups: Option<BTreeSet<GroupId>> =
+        groups.map(|all| all.into_iter().map(|(at, one)| only_id(Fields::object(&at, one)?)).collect()).transpose()?;
     fields.only("ipv6_bandwidth", &[Value::Null])?;
     fields.only_truth("efi_enable", false)?;
     let (nic, names) = match (network, port) {
         (Some(_), Some(_)) => return Err(fields.refused("it has both subnet_id and port_id; give one of them")),
         (None, None) => return Err(fields.refused("it has neither subnet_id nor port_id; give one of them")),
-        (None, Some(_)) if address.is_some() || ipv6.is_some() => {
-            return Err(fields.refused("a port has its addresses already; leave ip_address and ipv6_enable out beside port_id"));
+        (None, Some(_)) if address.is_some() || ipv6.is_some() || groups.is_some() => {
+            return Err(fields.refused(
+                "a port has its addresses and groups already; leave ip_address, ipv6_enable and security_groups out beside port_id",
+            ));
         }
         (None, Some(port)) => (WantedNic::Port(port), Some(port.to_string())),
-        (Some(network), None) => (WantedNic::OnNetwork(network, address), address.map(|address| format!("{network} {address}"))),
+        (Some(network), None) => {
+            let names = address.map(|address| format!("{network} {address}"));
+            (WantedNic::OnNetwork(network, NewNic { address, groups }), names)
+        }
     };
     fields.end()?;
     Ok((Asked { nic, ipv6 }, names))
 }
 
 /// Reads a NIC to delete.
-fn named_port(mut fields: Fields) -> Result<Entry<PortId>, BodyError> {
-    let port = fields.parsed::<PortId>("id")?;
-    let port = fields.required("id", port)?;
-    fields.end()?;
+fn named_port(fields: Fields) -> Result<Entry<PortId>, BodyError> {
+    let port = only_id::<PortId>(fields)?;
     Ok((port, Some(port.to_string())))
+}
+
+/// Reads an object that has an id and nothing else.
+fn only_id<T: FromStr<Err: Display>>(mut fields: Fields) -> Result<T, BodyError> {
+    let id = fields.parsed("id")?;
+    let id = fields.required("id", id)?;
+    fields.end()?;
+    Ok(id)
 }
 
 impl Asked {
     /// What it changes. A NIC gets an address of each family that its network has, unless it asks for one: `ipv6_enable` may say that, and
     /// nothing else.
     fn change(self, state: &AppState) -> Result<NicChange, ApiError> {
-        if let (Some(ipv6), WantedNic::OnNetwork(network, address)) = (self.ipv6, &self.nic) {
+        if let (Some(ipv6), WantedNic::OnNetwork(network, NewNic { address, .. })) = (self.ipv6, &self.nic) {
             let view = state.network(*network)?;
             let of_network = || view.subnets.iter().any(|id| state.subnet(*id).is_ok_and(|subnet| subnet.cidr.is_ipv6()));
             if ipv6 != address.map_or_else(of_network, |address| address.is_ipv6()) {
@@ -340,13 +343,20 @@ mod tests {
 
     #[test]
     fn nics_are_on_networks_or_are_ports() {
-        let network: NetworkId = NETWORK.parse().unwrap();
+        let on = |new| WantedNic::OnNetwork(NETWORK.parse().unwrap(), new);
         let given = json!([{"subnet_id": NETWORK}, {"subnet_id": NETWORK, "ip_address": "10.0.0.5", "ipv6_enable": "false",
-            "security_groups": [], "efi_enable": false}, {"port_id": NETWORK}, {"subnet_id": NETWORK}]);
+            "efi_enable": false}, {"port_id": NETWORK}, {"subnet_id": NETWORK},
+            {"subnet_id": NETWORK, "security_groups": [{"id": NETWORK}, {"id": NETWORK}]}, {"subnet_id": NETWORK, "security_groups": []},
+            {"subnet_id": NETWORK, "security_groups": null}]);
         let read = asked(&given).unwrap();
-        assert_eq!(read[0], Asked { nic: WantedNic::OnNetwork(network, None), ipv6: None });
-        assert_eq!(read[1], Asked { nic: WantedNic::OnNetwork(network, "10.0.0.5".parse().ok()), ipv6: Some(false) });
+        assert_eq!(read[0], Asked { nic: on(NewNic::default()), ipv6: None });
+        let address = "10.0.0.5".parse().ok();
+        assert_eq!(read[1], Asked { nic: on(NewNic { address, groups: None }), ipv6: Some(false) });
         assert_eq!(read[2].nic, WantedNic::Port(NETWORK.parse().unwrap()));
+        let group: GroupId = NETWORK.parse().unwrap();
+        for (at, groups) in [(4, BTreeSet::from([group])), (5, BTreeSet::new()), (6, BTreeSet::new())] {
+            assert_eq!(read[at].nic, on(NewNic { address: None, groups: Some(groups) }));
+        }
     }
 
     #[test]
@@ -359,6 +369,11 @@ mod tests {
             json!([{"subnet_id": "x"}]),
             json!([{"subnet_id": NETWORK, "port_id": NETWORK}]),
             json!([{"port_id": NETWORK, "ip_address": "10.0.0.5"}]),
+            json!([{"port_id": NETWORK, "security_groups": []}]),
+            json!([{"subnet_id": NETWORK, "security_groups": [NETWORK]}]),
+            json!([{"subnet_id": NETWORK, "security_groups": [{"id": "web"}]}]),
+            json!([{"subnet_id": NETWORK, "security_groups": [{"id": NETWORK, "name": "web"}]}]),
+            json!([{"subnet_id": NETWORK, "security_groups": NETWORK}]),
             json!([{"port_id": NETWORK}, {"port_id": NETWORK}]),
             json!([{"subnet_id": NETWORK, "ip_address": "fd00::5"}, {"subnet_id": NETWORK, "ip_address": "fd00:0::5"}]),
             json!([{"subnet_id": NETWORK, "ip_address": "10.0.0"}]),
@@ -369,12 +384,7 @@ mod tests {
             let error = asked(&bad).unwrap_err();
             assert_ne!(error.reason(), "not_built", "{bad}");
         }
-        for unbuilt in ["security_groups", "ipv6_bandwidth", "efi_enable"] {
-            let value = match unbuilt {
-                "security_groups" => json!([{"id": NETWORK}]),
-                "ipv6_bandwidth" => json!({}),
-                _ => json!(true),
-            };
+        for (unbuilt, value) in [("ipv6_bandwidth", json!({})), ("efi_enable", json!(true))] {
             let error = asked(&json!([{"subnet_id": NETWORK, unbuilt: value}])).unwrap_err();
             assert_eq!(error.reason(), "not_built", "{unbuilt}");
         }

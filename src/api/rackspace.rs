@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::model::action::{Action, AfterDetach, Attach, WantedNic};
+use crate::model::action::{Action, AfterDetach, Attach, NewNic, WantedNic};
 use crate::model::{FixedIp, NetworkId, Subnet};
 use crate::service::{Context, NetworkView, PortFilter, PortView, Reply};
 
@@ -45,7 +45,7 @@ pub(super) async fn create(
         state.server(server_id)?;
         let attach = Attach {
             server_id,
-            nic: WantedNic::OnNetwork(network, None),
+            nic: WantedNic::OnNetwork(network, NewNic::default()),
             second_on_network: RACKSPACE.second_on_network,
             tag: None,
         };

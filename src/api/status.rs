@@ -106,6 +106,8 @@ pub enum RequestStep {
     NewRule,
     /// Makes ports.
     NewPort,
+    /// Puts a port that an attach makes into security groups.
+    InGroups,
     /// Changes a port.
     ChangePort,
     /// Removes a port.
@@ -246,7 +248,7 @@ pub(super) static TABLE: &[Row] = &[
     // Of objects.
     row("no_such_network", S::NOT_FOUND, "NetworkNotFound", &[Network, NewSubnet, NewPort, NovaAttach, OnePerNetwork]),
     row("no_such_subnet", S::NOT_FOUND, "SubnetNotFound", &[Subnet, NewPort, ChangePort]),
-    row("no_such_group", S::NOT_FOUND, "SecurityGroupNotFound", &[Group, NewRule, NewPort, ChangePort]),
+    row("no_such_group", S::NOT_FOUND, "SecurityGroupNotFound", &[Group, NewRule, NewPort, InGroups, ChangePort]),
     row("no_such_rule", S::NOT_FOUND, "SecurityGroupRuleNotFound", &[Rule]),
     row("no_such_server", S::NOT_FOUND, "InstanceNotFound", &[Server]),
     row("no_such_port", S::NOT_FOUND, "PortNotFound", &[Port, PortOfServer, NovaAttach, SubPorts]),
@@ -292,7 +294,7 @@ pub(super) static TABLE: &[Row] = &[
     row("mac_in_use", S::CONFLICT, "MacAddressInUse", &[NewPort, ChangePort]),
     row("bad_mac", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("port_security_off", S::CONFLICT, "AddressPairAndPortSecurityRequired", &[NewPort, ChangePort]),
-    row("port_security_off", S::CONFLICT, "PortSecurityPortHasSecurityGroup", &[NewPort, ChangePort]),
+    row("port_security_off", S::CONFLICT, "PortSecurityPortHasSecurityGroup", &[NewPort, InGroups, ChangePort]),
     row("pair_too_wide", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("too_many_options", S::BAD_REQUEST, "InvalidInput", &[ChangePort]),
     row("duplicate_pair", S::BAD_REQUEST, "DuplicateAddressPairInRequest", &[NewPort, ChangePort]),
@@ -310,7 +312,7 @@ pub(super) static TABLE: &[Row] = &[
     row("several_groups", S::BAD_REQUEST, "SecurityGroupNotSingleGroupRules", &[NewRule]),
     row("other_project", S::BAD_REQUEST, "SecurityGroupRulesNotSingleTenant", &[NewRule]),
     row("too_many_rules", S::CONFLICT, "OverQuota", &[NewRule, Attach, ChangePort]),
-    row("too_many_groups", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
+    row("too_many_groups", S::BAD_REQUEST, "InvalidInput", &[NewPort, InGroups, ChangePort]),
     row("subnet_overlap", S::BAD_REQUEST, "InvalidInput", &[NewSubnet]),
     row("bad_subnet", S::BAD_REQUEST, "InvalidInput", &[NewSubnet, ChangeSubnet]),
     // Of limits: Nova's quota is 403, Rackspace's 413.
@@ -406,7 +408,7 @@ const ECS: [(&str, &[&str]); 11] = [
     ),
     ("Ecs.0010", &["address_in_use"]),
     ("Ecs.0012", &["pool_empty"]),
-    ("Ecs.0014", &["no_subnet"]),
+    ("Ecs.0014", &["no_subnet", "no_such_group", "port_security_off", "too_many_groups"]),
     ("Ecs.0038", &["no_such_network"]),
     ("Ecs.0039", &["address_outside_subnet", "address_not_usable"]),
     ("Ecs.0050", &["too_many_nics"]),

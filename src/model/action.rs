@@ -320,10 +320,30 @@ pub struct Attach {
 pub enum WantedNic {
     /// An existing port.
     Port(PortId),
-    /// A new port on a network, with this address when one is given.
-    OnNetwork(NetworkId, Option<IpAddr>),
+    /// A new port on a network.
+    OnNetwork(NetworkId, NewNic),
     /// A new port on the only network there is.
     OnTheOnlyNetwork,
+}
+
+/// What the new port of an attach is to have. What is `None` is chosen as for any new port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNic {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// Its security groups.
+    pub groups: Option<BTreeSet<GroupId>>,
+}
+
+impl WantedNic {
+    /// The groups that a new port is asked to be in; none where its project's own are meant, or where no port is made.
+    pub fn groups(&self) -> Option<&BTreeSet<GroupId>> {
+        match self {
+            Self::OnNetwork(_, new) => new.groups.as_ref(),
+            Self::Port(_) | Self::OnTheOnlyNetwork => None,
+        }
+    }
 }
 
 /// A rule that differs between the dialects.

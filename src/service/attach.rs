@@ -1,5 +1,6 @@
 //! Giving a port to a server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use crate::model::action::{Attach, SecondOnNetwork, WantedIp, WantedNic};
 use crate::model::idempotency::Made;
 use crate::model::port::Binding;
 use crate::model::{
-    FixedIp, GuestTold, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Profile, ServerId,
+    FixedIp, GroupId, GuestTold, Intent, Limits, Mac, Network, NetworkId, Origin, Phase, PhaseEvent, Port, PortId, Profile,
+    ServerId,
 };
 use crate::plan::Reason;
 use crate::reconcile::{Failed, Why, port_event};
@@ -55,7 +57,7 @@ impl Service {
         if let Ok(network) = network {
             self.reconciler.look_at_existing_bridge(network).await?;
         }
-        if !matches!(attach.nic, WantedNic::Port(_)) {
+        if !matches!(attach.nic, WantedNic::Port(_)) && attach.nic.groups().is_none() {
             let project = { self.reconciler.lock().server(attach.server_id)?.record.project_id.clone() };
             self.own_group(&project).await?;
         }
@@ -67,6 +69,7 @@ impl Service {
                 // Who deletes either of them is waited for, and then there is nothing to attach to.
                 server.claim.check_free()?;
                 state.network(network)?.claim.check_free()?;
+                attach.nic.groups().map_or(Ok(()), |groups| state.check_groups(groups))?;
                 // A port that is only being changed is not in use.
                 if let WantedNic::Port(id) = attach.nic
                     && let Ok(entry) = state.port(id)
@@ -191,7 +194,7 @@ impl Service {
             carrier: None,
         };
         let WantedNic::Port(id) = attach.nic else {
-            let port = self.new_port(state, network, (mac, fixed_ips), binding)?;
+            let port = self.new_port(state, network, (mac, fixed_ips), attach.nic.groups(), binding)?;
             self.check_filter(state, &port)?;
             return Ok(port);
         };
@@ -219,6 +222,7 @@ impl Service {
         state: &Inventory,
         network_id: NetworkId,
         (mac, fixed_ips): (Mac, Vec<FixedIp>),
+        groups: Option<&BTreeSet<GroupId>>,
         binding: Binding,
     ) -> Result<Port, Error> {
         let now = clock::now();
@@ -236,7 +240,7 @@ impl Service {
             unknown_unicast: false,
             port_security: network.port_security,
             address_pairs: Vec::new(),
-            groups: self.own_groups(state, network.port_security, project),
+            groups: self.groups_of_new(state, network.port_security, groups, project)?,
             limits: Limits::default(),
             isolated: None,
             told: GuestTold::default(),
@@ -348,9 +352,9 @@ fn one_per_network(state: &Inventory, attach: &Attach, network: NetworkId) -> Re
 
 /// The addresses for a port that the attach makes; a port made beforehand has its own.
 fn addresses(state: &Inventory, attach: &Attach, network: NetworkId, mac: Mac) -> Result<Vec<FixedIp>, Error> {
-    let asked = match attach.nic {
+    let asked = match &attach.nic {
         WantedNic::Port(_) => return Ok(Vec::new()),
-        WantedNic::OnNetwork(_, ip) => ip,
+        WantedNic::OnNetwork(_, new) => new.address,
         WantedNic::OnTheOnlyNetwork => None,
     };
     if state.network(network)?.subnets.is_empty() {

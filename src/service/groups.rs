@@ -142,10 +142,19 @@ impl Service {
         Ok(Some(id))
     }
 
-    /// The groups of a port of a project that names none.
-    pub(super) fn own_groups(&self, state: &Inventory, port_security: bool, project: &str) -> BTreeSet<GroupId> {
+    /// The groups of a new port of a project: those given, if it may be in them, or else the project's own.
+    pub(super) fn groups_of_new(
+        &self,
+        state: &Inventory,
+        port_security: bool,
+        given: Option<&BTreeSet<GroupId>>,
+        project: &str,
+    ) -> Result<BTreeSet<GroupId>, Error> {
+        if let Some(given) = given {
+            return checked_groups(state, port_security, given.clone());
+        }
         let own = state.default_group(project).filter(|_| port_security && self.reconciler.policy().default_group);
-        own.into_iter().collect()
+        Ok(own.into_iter().collect())
     }
 
     pub(super) async fn update_group(

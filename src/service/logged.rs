@@ -50,9 +50,9 @@ impl Logged {
             Action::AddSubPorts(id, _) => Self { trunk: Some(*id), ..about("subport add") },
             Action::RemoveSubPorts(id, _) => Self { trunk: Some(*id), ..about("subport remove") },
             Action::Attach(attach) => {
-                let (port, network) = match attach.nic {
-                    WantedNic::Port(port) => (Some(port), None),
-                    WantedNic::OnNetwork(network, _) => (None, Some(network)),
+                let (port, network) = match &attach.nic {
+                    WantedNic::Port(port) => (Some(*port), None),
+                    WantedNic::OnNetwork(network, _) => (None, Some(*network)),
                     WantedNic::OnTheOnlyNetwork => (None, None),
                 };
                 Self { server: Some(attach.server_id), port, network, ..about("attach") }

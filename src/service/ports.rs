@@ -107,10 +107,7 @@ impl Service {
             unknown_unicast: new.unknown_unicast,
             port_security,
             address_pairs: checked_pairs(mac, port_security, new.address_pairs.clone())?,
-            groups: match &new.groups {
-                Some(given) => checked_groups(state, port_security, given.clone())?,
-                None => self.own_groups(state, port_security, &new.project_id),
-            },
+            groups: self.groups_of_new(state, port_security, new.groups.as_ref(), &new.project_id)?,
             limits: new.limits,
             isolated: new.isolated,
             told: new.told.clone(),

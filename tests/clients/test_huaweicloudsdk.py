@@ -15,6 +15,7 @@ from huaweicloudsdkecs.v2 import (
     BatchDeleteServerNicsRequest,
     BatchDeleteServerNicsRequestBody,
     EcsClient,
+    Ipv6Bandwidth,
     ListServerInterfacesRequest,
     ServerNicSecurityGroup,
     ShowJobRequest,
@@ -86,6 +87,17 @@ def test_a_guest_that_is_a_namespace_is_active_at_once(ecs, network, guest):
     assert [nic.port_state for nic in listed(ecs, guest).interface_attachments] == ["ACTIVE"]
 
 
+def test_a_nic_is_in_its_groups_where_the_kernel_tracks_connections(ecs, network, vm, api):
+    group = api.call("POST", "/v2.0/security-groups", {"security_group": {"name": "web"}}, 201).json()["security_group"]["id"]
+    asked = BatchAddServerNicOption(subnet_id=network, security_groups=[ServerNicSecurityGroup(id=group)])
+    done = ended(ecs, add(ecs, vm, asked))
+    if done.status == "FAIL":
+        assert done.error_code == "Ecs.0002" and "connections" in done.fail_reason, done
+        assert listed(ecs, vm).interface_attachments == []
+    else:
+        assert api.get(f"/v2.0/ports/{done.entities.nic_id}")["port"]["security_groups"] == [group]
+
+
 def test_refusals_are_exceptions_with_otcs_codes(ecs, network, vm, api):
     stranger = str(uuid.uuid4())
     on = lambda **how: lambda: add(ecs, vm, BatchAddServerNicOption(**how))  # noqa: E731
@@ -94,6 +106,7 @@ def test_refusals_are_exceptions_with_otcs_codes(ecs, network, vm, api):
         (on(subnet_id="blue"), 400, "Ecs.0005"),
         (on(port_id=stranger), 400, "Ecs.0307"),
         (on(subnet_id=network, ip_address="203.0.113.9"), 400, "Ecs.0039"),
+        (on(subnet_id=network, security_groups=[ServerNicSecurityGroup(id=stranger)]), 400, "Ecs.0014"),
         (lambda: add(ecs, vm, *[BatchAddServerNicOption(subnet_id=network)] * 13), 400, "Ecs.0050"),
         (lambda: add(ecs, stranger, BatchAddServerNicOption(subnet_id=network)), 404, "Ecs.0114"),
         (lambda: listed(ecs, stranger), 404, "Ecs.0114"),
@@ -104,8 +117,7 @@ def test_refusals_are_exceptions_with_otcs_codes(ecs, network, vm, api):
             call()
         assert (refusal.value.status_code, refusal.value.error_code) == (status, code), refusal.value
         assert refusal.value.request_id.startswith("req-") and refusal.value.error_msg
-    group = ServerNicSecurityGroup(id=stranger)
     with pytest.raises(ServerResponseException) as refusal:
-        add(ecs, vm, BatchAddServerNicOption(subnet_id=network, security_groups=[group]))
+        add(ecs, vm, BatchAddServerNicOption(subnet_id=network, ipv6_bandwidth=Ipv6Bandwidth(id=stranger)))
     assert refusal.value.status_code == 501 and "not built" in refusal.value.error_msg
     assert listed(ecs, vm).interface_attachments == []

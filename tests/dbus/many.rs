@@ -8,7 +8,7 @@ use nicd::access::AllowedPeers;
 use nicd::config::DbusSettings;
 use nicd::dbus::Bus as OnBus;
 use nicd::kernel::fake::Fake;
-use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewNic, NewPort, NewServer, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{Limits, NetworkId, NetworkKind, Owner, Profile, ServerId, SubnetId};
 use nix::sys::signal::{Signal, kill};
@@ -76,7 +76,7 @@ fn add_objects(daemon: &InProcessDaemon) {
 /// Attaches so many, some at a time, to all networks in turn; answers how long they took.
 fn attach(daemon: &InProcessDaemon, number: usize) -> Duration {
     let one = |n: usize| {
-        let nic = WantedNic::OnNetwork(network(n % NETWORKS), None);
+        let nic = WantedNic::OnNetwork(network(n % NETWORKS), NewNic::default());
         let server_id = server(n / NICS_A_SERVER);
         Action::Attach(Attach { server_id, nic, second_on_network: SecondOnNetwork::Allowed, tag: None })
     };

@@ -106,14 +106,21 @@ fn a_request_that_is_refused_starts_no_job() {
         let on = |network: &str| json!([{ "subnet_id": network }]);
         let at = |address: &str| json!([{"subnet_id": network, "ip_address": address}]);
         let three = json!([{"subnet_id": network}, {"subnet_id": network}, {"subnet_id": network}]);
-        let groups = json!([{"subnet_id": network, "security_groups": [{"id": NOBODY}]}]);
+        let unfiltered = fixture.network(json!({"port_security_enabled": false}));
+        fixture.subnet(&unfiltered, "203.0.113.0/28");
+        let group = fixture.api.post("/v2.0/security-groups", &json!({"security_group": {}})).expect(201);
+        let group = text(&group["security_group"]["id"]);
+        let grouped = |network: &str, id: &str| json!([{"subnet_id": network, "security_groups": [{ "id": id }]}]);
         let without = json!([{"subnet_id": small, "ipv6_enable": true}]);
         for (path, nics, status, code, reason, words) in [
             (&add, json!([]), 400, "Ecs.0005", "invalid_value", "too short"),
             (&add, json!([{}]), 400, "Ecs.0005", "invalid_value", "neither subnet_id nor port_id"),
             (&add, json!([{"subnet_id": "blue"}]), 400, "Ecs.0005", "invalid_value", "blue"),
             (&add, without, 400, "Ecs.0005", "invalid_value", "no IPv6 subnet"),
-            (&add, groups, 501, "Ecs.0000", "not_built", "security_groups"),
+            (&add, grouped(&network, NOBODY), 400, "Ecs.0014", "no_such_group", NOBODY),
+            (&add, grouped(&network, "web"), 400, "Ecs.0005", "invalid_value", "web"),
+            (&add, grouped(&unfiltered, &group), 400, "Ecs.0014", "port_security_off", "Port security"),
+            (&add, json!([{"port_id": held, "security_groups": []}]), 400, "Ecs.0005", "invalid_value", "security_groups"),
             (&add, on(NOBODY), 400, "Ecs.0038", "no_such_network", NOBODY),
             (&add, on(&bare), 400, "Ecs.0014", "no_subnet", &bare),
             (&add, on(&small), 400, "Ecs.0012", "pool_empty", &small),
@@ -139,6 +146,9 @@ fn a_request_that_is_refused_starts_no_job() {
         refused(&fixture.api.get("/v1/demo/jobs/x"), 404, "Ecs.0000", "no_such_job", "x");
         refused(&fixture.api.get("/v1/demo/cloudservers"), 404, "Ecs.0000", "no_such_route", "cloudservers");
         refused(&fixture.api.get(&add), 405, "Ecs.0000", "bad_method", "GET");
+        let virtual_address = json!({"nic": {"subnet_id": network, "ip_address": "192.0.2.77", "reverse_binding": true}});
+        let path = format!("/v1/demo/cloudservers/nics/{held}");
+        refused(&fixture.api.put(&path, &virtual_address), 404, "Ecs.0000", "no_such_route", &held);
         let path = format!("/v1/demo/cloudservers/{NOBODY}/os-interface");
         refused(&fixture.api.get(&path), 404, "Ecs.0114", "no_such_server", NOBODY);
         assert_eq!(listed(&mut fixture, &server)["interfaceAttachments"], json!([]));

@@ -65,6 +65,22 @@ impl Scene {
         let (guest, server) = self.fixture.guest(name);
         let port = self.fixture.create_port(json!({"network_id": network, "security_groups": groups}));
         self.fixture.attach(&server, json!({ "port_id": port }));
+        self.host_with(guest, port)
+    }
+
+    /// The same, whose port is made by a job of OTC's.
+    pub fn host_by_job(&mut self, name: &str, network: &str, groups: &[&str]) -> Host {
+        let (guest, server) = self.fixture.guest(name);
+        let groups: Vec<Value> = groups.iter().map(|id| json!({ "id": id })).collect();
+        let nics = json!({"nics": [{"subnet_id": network, "security_groups": groups}]});
+        let job = self.fixture.api.post(&format!("/v1/demo/cloudservers/{server}/nics"), &nics).expect(200);
+        let job = format!("/v1/demo/jobs/{}", text(&job["job_id"]));
+        self.soon("the job is done", |scene| scene.fixture.api.get(&job).expect(200)["status"] == "SUCCESS");
+        let port = text(&self.fixture.api.get(&job).expect(200)["entities"]["nic_id"]);
+        self.host_with(guest, port)
+    }
+
+    fn host_with(&mut self, guest: Guest, port: String) -> Host {
         let shown = self.fixture.wait_status(&port, "ACTIVE");
         let address = |of: fn(&IpAddr) -> bool| {
             let all = shown["fixed_ips"].as_array().unwrap().iter();

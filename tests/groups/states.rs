@@ -132,6 +132,23 @@ impl Host {
 }
 
 #[test]
+fn a_nic_that_a_job_made_is_in_its_groups() {
+    if !tracks() {
+        return;
+    }
+    in_netns(|| {
+        let mut scene = Scene::start();
+        let network = scene.fixture.usual_network();
+        let group = scene.group("tested");
+        scene.rule(&group, rule("ingress", false, &dns()));
+        let (one, other) = (scene.host_by_job("one", &network, &[&group]), scene.host_by_job("other", &network, &[]));
+        assert!(scene.passes(&other, &one, false, Carried::Udp { from: 4000, to: 53 }));
+        assert!(!scene.passes(&other, &one, false, Carried::Udp { from: 4000, to: 54 }));
+        assert!(!scene.passes(&one, &other, false, Carried::Udp { from: 53, to: 4001 }));
+    });
+}
+
+#[test]
 fn anti_spoof_comes_first_and_members_are_followed() {
     if !tracks() {
         return;

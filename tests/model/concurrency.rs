@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nicd::kernel::OpErrorKind;
 use nicd::kernel::fake::Fault;
-use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewServer, WantedNic};
+use nicd::model::action::{Action, AfterDetach, NewGuest, NewNetwork, NewNic, NewServer, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{Mac, NetworkId, NetworkKind, Owner, ServerId, SubnetId};
 use nicd::plan::Op;
@@ -23,7 +23,7 @@ const CONCURRENT: usize = 64;
 fn as_many_attaches_at_once_get_as_many_addresses() {
     let (mut scene, network, server) = roomy();
     let flushes = scene.daemon().flushes();
-    let wanted = WantedNic::OnNetwork(network, None);
+    let wanted = WantedNic::OnNetwork(network, NewNic::default());
     let attach = Action::Attach(nicd::model::action::Attach {
         server_id: server,
         nic: wanted,
@@ -65,7 +65,7 @@ fn as_many_detaches_at_once_leave_nothing() {
     let attach = |_| {
         Action::Attach(nicd::model::action::Attach {
             server_id: server,
-            nic: WantedNic::OnNetwork(network, None),
+            nic: WantedNic::OnNetwork(network, NewNic::default()),
             second_on_network: nicd::model::action::SecondOnNetwork::Allowed,
             tag: None,
         })

@@ -16,7 +16,7 @@ use nicd::plan::{LinkChange, LinkState, Op, TokenBucket};
 use nicd::service::{Error, PortFilter};
 
 use crate::check::Reference;
-use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, attach, create_port, detach, on, port_of};
+use crate::scene::{AGENTS, NETNS, OPERATORS, Scene, VM, at, attach, create_port, detach, on, port_of};
 
 /// What a kernel may say no with.
 const TROUBLES: [OpErrorKind; 10] = [
@@ -104,8 +104,7 @@ fn a_device_that_cannot_be_deleted_is_shown_and_keeps_its_address_until_it_is() 
         other => Err(format!("{other:?}")),
     });
     let ip = port.port.fixed_ips[0].ip_address;
-    let wanted = WantedNic::OnNetwork(port.port.network_id, Some(ip));
-    assert_eq!(scene.attach(VM, wanted).unwrap_err().reason(), "address_in_use");
+    assert_eq!(scene.attach(VM, at(AGENTS, ip)).unwrap_err().reason(), "address_in_use");
     scene.fake.clear_faults();
     scene.daemon().settle(|| phase().is_err().then_some(()).ok_or("the port is still there".to_owned()));
     assert_eq!(scene.attach(VM, on(AGENTS)).unwrap().port.fixed_ips[0].ip_address, ip);

@@ -1,12 +1,12 @@
 //! Devices on their way out that somebody holds, or takes the marks from: nothing of theirs is free before they are gone.
 
 use nicd::kernel::fake::Fault;
-use nicd::model::action::{Action, DryRun, WantedNic, WithNics};
+use nicd::model::action::{Action, DryRun, WithNics};
 use nicd::model::{Phase, PortId, names};
 use nicd::plan::Op;
 use nicd::service::{Context, PortFilter};
 
-use crate::scene::{AGENTS, OPERATORS, Scene, VM, detach, network_id, on, server_id};
+use crate::scene::{AGENTS, OPERATORS, Scene, VM, at, detach, network_id, on, server_id};
 
 /// A tap that a VMM holds open.
 fn held(scene: &mut Scene) -> PortId {
@@ -46,7 +46,7 @@ fn by_force(scene: &Scene, action: Action) {
 /// The address of a leaving port is nobody else's.
 fn assert_held(scene: &Scene, port: PortId) {
     let address = scene.service().port(port).unwrap().port.fixed_ips[0].ip_address;
-    let again = scene.attach(VM + 1, WantedNic::OnNetwork(network_id(AGENTS), Some(address)));
+    let again = scene.attach(VM + 1, at(AGENTS, address));
     assert_eq!(again.unwrap_err().reason(), "address_in_use");
 }
 

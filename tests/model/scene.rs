@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use nicd::failpoints::Registry;
 use nicd::kernel::fake::Fake;
-use nicd::model::action::{Action, AfterDetach, Attach, NewGuest, NewNetwork, NewPort, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::action::{
+    Action, AfterDetach, Attach, NewGuest, NewNetwork, NewNic, NewPort, NewServer, SecondOnNetwork, WantedNic,
+};
 use nicd::model::rule::{NewGroup, NewRule};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{
@@ -289,7 +291,12 @@ pub fn attach(server: usize, nic: WantedNic) -> Action {
 
 /// A new port on a network.
 pub fn on(network: usize) -> WantedNic {
-    WantedNic::OnNetwork(network_id(network), None)
+    WantedNic::OnNetwork(network_id(network), NewNic::default())
+}
+
+/// A new port on a network, with this address.
+pub fn at(network: usize, address: IpAddr) -> WantedNic {
+    WantedNic::OnNetwork(network_id(network), NewNic { address: Some(address), groups: None })
 }
 
 /// Takes a port from a server.

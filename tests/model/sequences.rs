@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::check::{RefPort, Reference, same};
 use crate::scene::{
-    AGENTS, NETNS, NETNS_PATH, Scene, address, attach, create_group, create_network, create_port, create_rule, create_subnet,
+    AGENTS, NETNS, NETNS_PATH, Scene, address, at, attach, create_group, create_network, create_port, create_rule, create_subnet,
     detach, group_id, let_go_of_leaving, network_id, on, port_of, put_server,
 };
 
@@ -340,7 +340,7 @@ impl Run {
             };
             self.room(server).and(refused).and_then(|()| self.reachable(server)).map(|()| vec![ip])
         })();
-        self.made(attach(server, WantedNic::OnNetwork(network_id(n), Some(ip))), wanted)
+        self.made(attach(server, at(n, ip)), wanted)
     }
 
     fn attach_port(&mut self, server: usize, pick: usize) -> Result<(), String> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::events::{Event, EventKind};
 use crate::kernel::{DroppedFrame, Traffic};
 use crate::model::Guidance;
-use crate::model::action::WantedNic;
+use crate::model::action::{NewNic, WantedNic};
 use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
@@ -294,7 +294,7 @@ pub(super) fn verified() -> Verified {
 pub(super) fn job() -> Job {
     let part = Part {
         id: JobId(Uuid::from_u128(0xff80_8082_88d4_4e1b_8189_9026_0955_686b)),
-        change: NicChange::Add(WantedNic::OnNetwork(NETWORK, None)),
+        change: NicChange::Add(WantedNic::OnNetwork(NETWORK, NewNic::default())),
         state: PartState::Done(PORT),
         begun_at: Some(then()),
         ended_at: Some(then()),
