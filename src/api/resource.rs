@@ -96,20 +96,22 @@ pub(super) async fn create<R: Resource>(
     respond(made.await, NETWORK)
 }
 
-pub(super) async fn update<R: Changeable>(
-    State(state): State<AppState>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let changed = async {
-        let id = id(R::WHAT, &text)?;
-        let action = R::change(&state, id, Fields::envelope(json_body(&headers, &body)?, R::ONE)?)?;
-        let changed = R::of(state.perform(action, conditional(&caller, &headers)?).await?).ok_or_else(slip)?;
-        Ok(wrapped::<R>(changed.first().map(R::shown).ok_or_else(slip)?))
-    };
-    respond(changed.await, NETWORK)
+pub(super) async fn update<R: Changeable>(request: ChangeRequest) -> Response {
+    let changed = changed::<R>(request, |state, id, body| R::change(state, id, Fields::envelope(body, R::ONE)?)).await;
+    respond(changed.map(wrapped::<R>), NETWORK)
+}
+
+/// A request that changes one.
+pub(super) type ChangeRequest = (State<AppState>, Path<String>, Extension<Caller>, HeaderMap, Bytes);
+
+/// Carries out what a request's body says; one as it then is.
+pub(super) async fn changed<R: Resource>(
+    (State(state), Path(text), Extension(caller), headers, body): ChangeRequest,
+    read: impl FnOnce(&AppState, R::Id, &[u8]) -> Result<Action, ApiError>,
+) -> Result<Value, ApiError> {
+    let action = read(&state, id(R::WHAT, &text)?, json_body(&headers, &body)?)?;
+    let changed = R::of(state.perform(action, conditional(&caller, &headers)?).await?).ok_or_else(slip)?;
+    changed.first().map(R::shown).ok_or_else(slip)
 }
 
 pub(super) async fn delete<R: Resource>(
@@ -130,7 +132,7 @@ pub(super) async fn delete<R: Resource>(
 
 /// With the condition that Neutron's clients may send, `If-Match: revision_number=N` (its `revision-if-match`): a change
 /// that was made for another revision is not carried out.
-pub(super) fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, ApiError> {
+fn conditional(caller: &Caller, headers: &HeaderMap) -> Result<Context, ApiError> {
     let context = context(caller);
     let Some(given) = headers.get(IF_MATCH) else { return Ok(context) };
     let text = given.to_str().unwrap_or("?").trim();

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::body::Bytes;
+use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::model::action::Action;
@@ -19,12 +17,11 @@ use super::answer::answer;
 use super::dialect::NETWORK;
 use super::error::{ApiError, ObjectKind};
 use super::fields::{BULK, BodyError, Fields, wrong};
-use super::listener::Caller;
 use super::listing::Listing;
 use super::networks::project;
 use super::openapi::schema::{empty_list, list, number, one_of_words, time, truth, uuid, words};
-use super::resource::{Changeable, Resource, conditional};
-use super::{AppState, id, json_body, respond, slip};
+use super::resource::{ChangeRequest, Changeable, Resource, changed};
+use super::{AppState, id, respond};
 
 /// The most subports of one request.
 pub(super) const SUB_PORTS: usize = BULK;
@@ -94,45 +91,26 @@ pub(super) async fn sub_ports(State(state): State<AppState>, Path(text): Path<St
 }
 
 /// `PUT v2.0/trunks/{id}/add_subports`. The answer is the trunk without an envelope, as Neutron has it.
-pub(super) async fn add(
-    State(state): State<AppState>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let changed = async {
-        let id = id(ObjectKind::Trunk, &text)?;
-        let mut fields = Fields::top(json_body(&headers, &body)?)?;
+pub(super) async fn add(request: ChangeRequest) -> Response {
+    let changed = changed::<TrunkView>(request, |_, id, body| {
+        let mut fields = Fields::top(body)?;
         let added = read_sub_ports(&mut fields)?;
         let added = fields.required("sub_ports", added)?;
         fields.end()?;
-        changed(state.perform(Action::AddSubPorts(id, added), conditional(&caller, &headers)?).await?)
-    };
-    respond(changed.await, NETWORK)
+        Ok(Action::AddSubPorts(id, added))
+    });
+    respond(changed.await.map(Json), NETWORK)
 }
 
-/// `PUT v2.0/trunks/{id}/remove_subports`.
-pub(super) async fn remove(
-    State(state): State<AppState>,
-    Path(text): Path<String>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let changed = async {
-        let id = id(ObjectKind::Trunk, &text)?;
-        let mut fields = Fields::top(json_body(&headers, &body)?)?;
+/// `PUT v2.0/trunks/{id}/remove_subports`, answered in the same way.
+pub(super) async fn remove(request: ChangeRequest) -> Response {
+    let changed = changed::<TrunkView>(request, |_, id, body| {
+        let mut fields = Fields::top(body)?;
         let removed = read_removed(&mut fields)?;
         fields.end()?;
-        changed(state.perform(Action::RemoveSubPorts(id, removed), conditional(&caller, &headers)?).await?)
-    };
-    respond(changed.await, NETWORK)
-}
-
-fn changed(reply: Reply) -> Result<Json<Value>, ApiError> {
-    let trunk = TrunkView::of(reply).and_then(|trunks| trunks.into_iter().next()).ok_or_else(slip)?;
-    Ok(Json(trunk.shown()))
+        Ok(Action::RemoveSubPorts(id, removed))
+    });
+    respond(changed.await.map(Json), NETWORK)
 }
 
 answer! {
