@@ -8,6 +8,7 @@ port() { nicctl list | awk -v server="$1" '$3 == server { print $1 }'; }
 device() { ip -o link | grep -o "nicd$(port "$1")[0-9a-f]*" | head -1; }
 bridge_of() { nicctl network show "$1" -o value --columns bridge; }
 vlan_of() { ip -o link show type vlan | grep -o "nvl$(bridge_of "$1" | cut -c4-)" | head -1; }
+has() { ip -o link show "$1" 2>/dev/null | grep -q "$2"; } # a link, and what it is like
 reaches() { # by ARP, which the kernels of both ends answer
     ip -n "$1" neigh flush dev eth0
     ip netns exec "$1" bash -c "echo hello >/dev/udp/$2/9" || true
@@ -75,11 +76,11 @@ shows "two VLANs of one uplink reach the far side by their tags, and not each ot
     nicctl verify'
 shows "the VLAN device comes back when it is deleted, set down, moved out, or given another id" sh -ec "$seg"'
     back() { soon is one ACTIVE - && soon reaches one 192.0.2.250; }
-    ip link del $(vlan_of red); sleep 0.3; back
-    ip link set $(vlan_of red) down; sleep 0.3; back
-    ip link set $(vlan_of red) nomaster; sleep 0.3; back
-    ip link property del dev $(vlan_of red) altname nicd-vlan-$(nicctl -o json network show red | grep -o "[0-9a-f]\{8\}-[-0-9a-f]\{27\}" | head -1)
-    sleep 0.3; back
+    mark=nicd-vlan-$(nicctl -o json network show red | grep -o "[0-9a-f]\{8\}-[-0-9a-f]\{27\}" | head -1)
+    ip link del $mark; soon has $mark "@up1: "; back
+    ip link set $mark down; soon has $mark "[<,]UP[,>]"; back
+    ip link set $mark nomaster; soon has $mark " master $(bridge_of red) "; back
+    ip link property del dev $mark altname $mark; soon has $mark " master $(bridge_of red) "; back
     name=$(vlan_of red)
     ip link del $name && ip link add $name link up1 type vlan id 77 && ip link del $name
     back
@@ -136,7 +137,7 @@ shows "a flat network takes its uplink only without addresses, and gives it back
     grep "in use" /tmp/said
     guest four plain
     soon is four ACTIVE -; soon reaches four 192.0.2.250
-    ip link set up3 nomaster; sleep 0.3; soon is four ACTIVE -; soon reaches four 192.0.2.250
+    ip link set up3 nomaster; soon has up3 " master $(bridge_of plain) "; soon is four ACTIVE -; soon reaches four 192.0.2.250
     gone four; nicctl network delete plain
     soon [ "$before" = "$(ip -d -o link show up3 | sed "s/ *allmulti [0-9]*//")" ]
     ip link del up3'
