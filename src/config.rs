@@ -13,6 +13,7 @@ use std::{fs, io};
 
 mod bridges;
 mod file;
+mod listen;
 mod notify;
 pub mod page;
 pub mod reference;
@@ -20,6 +21,7 @@ mod segments;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
+pub use listen::{ListenSettings, TlsSettings};
 pub use notify::{NovaSettings, Url, WebhookSettings};
 pub use segments::SegmentSettings;
 pub use settings::{

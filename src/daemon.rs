@@ -1,12 +1,13 @@
 //! The daemon's start and stop: the order in which it opens its parts, its tasks, and how they end.
 //!
 //! ```text
-//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus  nicd-notify
+//!  threads:  nicd-kernel  nicd-reaper  nicd-watch  nicd-store  nicd-dbus  nicd-notify  nicd-tls
 //!  tasks  :  listener (one per connection) · numbers on TCP · reconciler.follow · one per action
 //! ```
 //!
 //! All asynchronous code runs on one thread: handlers are short, and blocking work has its own threads.
 
+mod certificates;
 mod instance_lock;
 mod refusing;
 mod reload;
@@ -21,16 +22,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::instance_lock::InstanceLock;
+use self::reload::InForce;
 use crate::access::{AllowedPeers, PeerError};
 use crate::api;
-use crate::api::listener::{Limits, Server};
+use crate::api::listener::{Limits, SecureListener, Server};
 use crate::api::socket::{Listening, SocketError, SocketFiles, Sockets};
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::dbus::Bus;
 use crate::exit::Exit;
 use crate::kernel::linux::Linux;
@@ -39,6 +41,7 @@ use crate::notify::{Notifier, RecipientSettings};
 use crate::service::{Heartbeat, Policy, Service};
 use crate::store::{Loaded, Lock, Store, StoreError};
 use crate::systemd;
+use crate::tls::Tls;
 
 pub use instance_lock::AlreadyRunning;
 pub use refusing::Spare;
@@ -92,9 +95,14 @@ pub enum DaemonError {
     /// The event loop cannot be had.
     #[error("the event loop cannot be started")]
     Runtime(#[source] io::Error),
-    /// The address for metrics cannot be had.
-    #[error("metrics.listen = {address} cannot be listened on")]
-    Metrics {
+    /// The files of `[listen]` cannot be used.
+    #[error(transparent)]
+    Tls(#[from] ConfigError),
+    /// An address of the configuration cannot be had.
+    #[error("{key} = {address} cannot be listened on")]
+    Address {
+        /// The key.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// The system's answer.
@@ -128,12 +136,13 @@ impl DaemonError {
             // nicd may not make it itself.
             Self::Unreachable(_) => Exit::Permission,
             // An address family that is shut off (RestrictAddressFamilies=) is a right that is missing.
-            Self::Metrics { source, .. }
+            Self::Address { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied || source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
             {
                 Exit::Permission
             }
-            Self::Metrics { .. } => Exit::Unavailable,
+            Self::Tls(_) => Exit::Config,
+            Self::Address { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) | Self::Ended => Exit::Internal,
         }
     }
@@ -145,6 +154,8 @@ impl DaemonError {
 /// It cannot start.
 pub fn run(config: Config, passed: Option<Sockets>) -> Result<(), DaemonError> {
     let settings = &config.settings;
+    let served = settings.listen.served();
+    let tls = served.as_ref().map(Tls::read).transpose()?.map(|read| watch::Sender::new(Arc::new(read)));
     let admitted = AllowedPeers::resolve(&settings.socket)?;
     let state = State::open(settings)?;
     let Sockets { listening, held } = match passed {
@@ -153,12 +164,16 @@ pub fn run(config: Config, passed: Option<Sockets>) -> Result<(), DaemonError> {
     };
     // After the state and the socket, so that a second daemon reports first which of them it shares.
     let instance = InstanceLock::take()?;
-    let numbers = settings.metrics.listen.map(listen).transpose()?;
+    let failed = |key, address| move |source| DaemonError::Address { key, address, source };
+    let numbers = settings.metrics.listen.map(|at| TcpListener::bind(at).map_err(failed("metrics.listen", at))).transpose()?;
+    let secure = served.map(|served| served.address).zip(tls.as_ref());
+    let secure =
+        secure.map(|(at, tls)| SecureListener::bind(at, tls.subscribe()).map_err(failed("listen.tls", at))).transpose()?;
     let descriptors = raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
-    let limits = Limits { grace: GRACE, ..Limits::from(&settings.socket) };
+    let limits = Limits { grace: GRACE, ..Limits::from(settings) }.within(descriptors);
     let files = Arc::new(Mutex::new(held));
-    let listeners = Listeners { listening, files: Arc::clone(&files), admitted, limits: limits.within(descriptors), numbers };
+    let listeners = Listeners { listening, files: Arc::clone(&files), admitted, limits, numbers, secure, tls };
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(DaemonError::Runtime)?;
         serve(&Linux::default(), config, state, listeners, signals).await
@@ -168,10 +183,6 @@ pub fn run(config: Config, passed: Option<Sockets>) -> Result<(), DaemonError> {
     drop(std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner)));
     drop(instance);
     served
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
-    TcpListener::bind(address).map_err(|source| DaemonError::Metrics { address, source })
 }
 
 /// The opened state, and the hold on its directory.
@@ -210,6 +221,10 @@ pub struct Listeners {
     pub limits: Limits,
     /// Where the numbers are served as well.
     pub numbers: Option<TcpListener>,
+    /// Where clients with certificates are served.
+    pub secure: Option<SecureListener>,
+    /// How they are.
+    pub tls: Option<watch::Sender<Arc<Tls>>>,
 }
 
 /// The signals of the daemon.
@@ -260,9 +275,13 @@ pub async fn serve<K: Kernel + Clone>(
     });
     let (ready, reload) = (service.clone(), signals.reload);
     let on_bus = on_the_bus(&service, settings, &listeners.admitted, signals.stop.clone());
+    if let Some(tls) = &listeners.tls {
+        tokio::spawn(certificates::monitor(tls.subscribe(), service.clone(), signals.stop.clone()));
+    }
+    let in_force = InForce { recipients, tls: listeners.tls };
     tokio::spawn(async move {
         tell_ready(&ready).await;
-        config.follow(reload, ready, recipients).await;
+        config.follow(reload, ready, in_force).await;
     });
     if let Some(numbers) = listeners.numbers {
         let numbers = api::metrics::register(numbers).map_err(DaemonError::Runtime)?;
@@ -270,7 +289,13 @@ pub async fn serve<K: Kernel + Clone>(
     }
     let (renew, renewed) = mpsc::channel(2);
     let socket_files = tokio::spawn(socket_files::monitor(listeners.files, service.clone(), renew, signals.stop.clone()));
-    let server = Server::new(listeners.listening, listeners.admitted, listeners.limits);
+    let mut server = Server::new(listeners.listening, listeners.admitted, listeners.limits);
+    let mut securing = None;
+    if let Some(secure) = listeners.secure {
+        let (with_tls, handshakes) = server.with_tls(secure, signals.stop.clone());
+        server = with_tls;
+        securing = on_a_thread("nicd-tls", handshakes);
+    }
     let mut served = tokio::select! {
         served = server.serve(api::router(service.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
@@ -293,7 +318,10 @@ pub async fn serve<K: Kernel + Clone>(
     // What it has to write needs the store too.
     let _ = timeout(SAVE, told.cancelled()).await;
     store.close();
-    if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus).chain(notifying))).await.is_err() {
+    if timeout(JOIN, join(threads.into_iter().chain([store_thread]).chain(on_bus).chain(notifying).chain(securing)))
+        .await
+        .is_err()
+    {
         tracing::warn!("stopping with a kernel or store call under way; what it was for is taken up again at the next start");
     }
     served

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   curl, nicctl, a control plane        a VMM, system tools
-//!          HTTP/JSON, Unix socket              D-Bus
+//!     HTTP/JSON, Unix socket or TLS            D-Bus
 //!                  │                             │
 //!                  │                           dbus/ ── views, events, OpenTap ──┐
 //!                  │                                                             ▼
@@ -96,7 +96,7 @@
 //!
 //! Dependencies point down:
 //! `main → daemon → {api, dbus, notify} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
-//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `uplink` and `config` are leaves.
+//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `tls`, `uplink` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
 //! | module | content |
@@ -113,7 +113,7 @@
 //! | `reconcile` | the loop: detects deviations from records, plans and repairs them; schedule, recurring drift, health |
 //! | [`service`] | the clients' operations: attach, detach, networks, ports, servers, maintenance, views |
 //! | [`access`] | identifies the peer of a socket or of D-Bus, and decides what the peer may do |
-//! | [`api`] | HTTP: the sockets, the listener, one file per dialect, and `status`, the only file with status codes |
+//! | [`api`] | HTTP: the sockets, the listener, which also serves TLS, one file per dialect, and `status`, the only file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
 //! | [`notify`] | tells Nova and a webhook of ports, over TCP; runs on its own thread |
 //! | [`events`] | the numbered event stream, its ring buffer, its readers |
@@ -127,6 +127,7 @@
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | start and stop, in order |
 //! | [`threads`] | starts threads; a panic ends the process |
+//! | [`tls`] | certificates and keys in PEM, the names in a certificate, the server's side with client certificates; no connections |
 //! | [`uplink`] | whether a bridge carries the host's default route; no I/O. The daemon and `nicctl doctor` judge by it |
 //! | `src/ctl` | `nicctl`: a client that uses nothing of this library but `uplink` and what makes manual pages |
 //! | `client/` | the crate `nicd-client`: HTTP over the daemon's socket, for `nicctl`, the demo, the tests and authors of control planes |
@@ -151,7 +152,8 @@
 //! | metrics | `prometheus`, without its protobuf | a count is one atomic operation, and every scraper reads its text format (0.0.4); the official `prometheus-client` writes only OpenMetrics |
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
 //! | frames of DHCP and router advertisements | `etherparse` | headers and checksums. The messages are our own (`lease/message`, `lease/v6`, `lease/advert`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
-//! | TLS to Keystone, Nova and the webhook | `tokio-rustls` with `ring`, `rustls-native-certs` | no C library of the host and no cmake; HTTP is `hyper`'s own connection, because a pool and proxies are not needed |
+//! | TLS of remote control planes, and to Keystone, Nova and the webhook | `tokio-rustls` with `ring`, `rustls-native-certs` | no C library of the host and no cmake; HTTP is `hyper`'s own connection, because a pool and proxies are not needed |
+//! | names in certificates | `x509-cert` | `rustls-webpki` verifies them and tells no names; `x509-parser` brings twice as many crates |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
 
@@ -184,4 +186,5 @@ pub mod sys;
 pub mod systemd;
 pub mod telemetry;
 pub mod threads;
+pub mod tls;
 pub mod uplink;

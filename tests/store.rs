@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use nicd::model::idempotency::{Key, Made, StoredRequest};
+use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
@@ -659,7 +659,7 @@ fn server() -> Server {
 fn remembered(uid: u32, key: &str) -> StoredRequest {
     let made = vec![Made::Port(port(1, 5).id)];
     StoredRequest {
-        key: Key { uid, key: key.to_owned() },
+        key: Key { caller: CallerId::Uid(uid), key: key.to_owned() },
         request: "digest".to_owned(),
         at: Timestamp::UNIX_EPOCH,
         since: None,

@@ -1,6 +1,7 @@
 //! Renders errors of the service, the parsers and the listener as HTTP answers in a dialect's envelope. `api/status.rs` has the
 //! status of each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::inventory;
 use crate::kernel::OpErrorKind;
 use crate::model::PortId;
+use crate::model::idempotency::CallerId;
 use crate::model::rule::RuleError;
 use crate::service::Error;
 use crate::store::StoreError;
@@ -86,9 +88,11 @@ pub enum ApiError {
     /// The request is not valid HTTP/1.1 (RFC 9112), or its body violates the framing.
     Malformed,
     /// The peer may not use the socket.
-    Unauthorized {
-        /// The peer's uid.
-        uid: u32,
+    Unauthorized(CallerId),
+    /// No name in the client's certificate is allowed.
+    ClientNotAllowed {
+        /// The first of them.
+        name: Arc<str>,
     },
     /// A write on the read-only socket.
     ReadOnly {
@@ -112,7 +116,7 @@ pub enum ApiError {
     },
     /// All connections are in use.
     Crowded,
-    /// Half of all connections follow events for this uid.
+    /// Half of all connections follow events for this caller.
     ManyReaders,
     /// The handler panicked, which is a bug.
     Internal,
@@ -283,9 +287,13 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
         ApiError::Starting(summary) => ("starting", format!("nicd is starting, and still brings ports back: {summary}")),
         ApiError::CannotStart(why) => ("cannot_start", format!("nicd cannot start: {why}")),
         ApiError::Malformed => ("malformed_request", "The request is not well-formed HTTP/1.1 (RFC 9112).".to_owned()),
-        ApiError::Unauthorized { uid } => {
-            ("unknown_caller", format!("uid {uid} may not use this socket; root and the members of its group may."))
+        ApiError::Unauthorized(caller) => {
+            ("unknown_caller", format!("{caller} may not use this socket; root and the members of its group may."))
         }
+        ApiError::ClientNotAllowed { name } => (
+            "client_not_allowed",
+            format!("no name in the certificate of '{name}' is in allow of [listen], which names the clients that may use nicd"),
+        ),
         ApiError::ReadOnly { method } => {
             ("read_only_socket", format!("{method} is not possible on the read-only socket; GET and HEAD are. Use nicd.sock."))
         }
@@ -300,11 +308,11 @@ pub(super) fn error_answer(refusal: &ApiError, dialect: Dialect) -> ErrorAnswer 
         }
         ApiError::Crowded => (
             "too_many_connections",
-            "All connections that this uid may have are in use; try again, and keep fewer open.".to_owned(),
+            "All connections that this caller may have are in use; try again, and keep fewer open.".to_owned(),
         ),
         ApiError::ManyReaders => (
             "too_many_readers",
-            "Half of all connections follow events for this uid, which is the most; end some, or try again later.".to_owned(),
+            "Half of all connections follow events for this caller, which is the most; end some, or try again later.".to_owned(),
         ),
         ApiError::Internal => {
             ("internal", "The request met a bug in nicd; its log has the details under the request's id.".to_owned())

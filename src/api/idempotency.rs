@@ -35,7 +35,7 @@ pub(super) async fn replay_or_run(State(state): State<AppState>, request: Reques
     let Some((text, caller)) = readable(&given).filter(|_| !several).zip(caller) else {
         return error::answer(&ApiError::BadKey, dialect);
     };
-    let key = Key { uid: caller.peer.uid, key: text };
+    let key = Key { caller: caller.id.clone(), key: text };
     let (head, body) = request.into_parts();
     // The listener has limited the body's size.
     let Ok(body) = to_bytes(body, ANSWER).await else { return error::answer(&ApiError::BadKey, dialect) };

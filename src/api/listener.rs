@@ -1,10 +1,12 @@
-//! The server: accepts connections on both sockets, and lets complete, admitted requests through to the handlers.
+//! The server: accepts connections on both sockets and on TLS, and lets complete, admitted requests through to the handlers.
 //!
 //! ```text
-//!  nicd.sock ─────► accept ─► peer ─► permit ─┬─► serve_connection: hyper over Io ─► Service ─► Router
-//!  nicd-view.sock ► accept ─► peer ─► permit ─┘     (limits in time)        (caller, body, id)
-//!                                        └─ none free: reject, 503
+//!  nicd.sock ─────► accept ─► peer ───────┬─► permit ─► serve_connection: hyper over Io ─► Service ─► Router
+//!  nicd-view.sock ► accept ─► peer ───────┤     │        (limits in time)        (caller, body, id)
+//!  [listen] tls ──► secure: certificate ──┘     └─ none free: reject, 503
 //! ```
+//!
+//! Sockets and TLS have limits of their own for connections, so that neither takes them from the other.
 //!
 //! What a client may cost is limited here alone: connections (`limiter`), the bytes of a request and the time it takes
 //! (`service`, `conn`), and the time of a reader that does not read (`conn`). No route and no action is known here. hyper frames
@@ -22,25 +24,32 @@ use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::socket::Listening;
 use crate::access::{Access, AllowedPeers, Peer, SocketKind};
-use crate::config::SocketSettings;
+use crate::config::Settings;
+use crate::model::idempotency::CallerId;
+use crate::telemetry::meters;
 
 mod conn;
 mod limiter;
+mod newest;
 mod refusal;
+mod secure;
 mod service;
 
 use conn::{reject, serve_connection};
 use limiter::ConnLimiter;
-use service::{Client, Service};
+use secure::{Established, HANDSHAKES, WAITING};
+use service::{Client, Rights, Service};
 
+pub(super) use newest::Newest;
 pub use refusal::RequestId;
+pub use secure::SecureListener;
 pub use service::Caller;
 
 /// How long no connection is accepted after accepting has failed for want of descriptors or memory.
@@ -78,6 +87,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Of these, for uid 0 alone.
     pub root_reserve: usize,
+    /// Connections on TLS.
+    pub max_secure: usize,
 }
 
 impl Default for Limits {
@@ -91,13 +102,19 @@ impl Default for Limits {
             grace: Duration::from_secs(5),
             max_connections: 256,
             root_reserve: 16,
+            max_secure: 0,
         }
     }
 }
 
-impl From<&SocketSettings> for Limits {
-    fn from(settings: &SocketSettings) -> Self {
-        Self { max_connections: settings.max_connections, root_reserve: settings.root_reserve, ..Self::default() }
+impl From<&Settings> for Limits {
+    fn from(Settings { socket, listen, .. }: &Settings) -> Self {
+        Self {
+            max_connections: socket.max_connections,
+            root_reserve: socket.root_reserve,
+            max_secure: if listen.tls.is_some() { listen.max_connections } else { 0 },
+            ..Self::default()
+        }
     }
 }
 
@@ -107,30 +124,48 @@ impl Limits {
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let most = descriptors.saturating_sub(OWN_DESCRIPTORS + REJECTED).max(2);
-        if self.max_connections <= most {
-            return self;
+        let own = OWN_DESCRIPTORS + REJECTED + if self.max_secure > 0 { HANDSHAKES + WAITING } else { 0 };
+        let most = descriptors.saturating_sub(own).max(2);
+        let max_connections = self.max_connections.min(most);
+        let root_reserve =
+            if max_connections < self.max_connections { self.root_reserve.min(most / 2) } else { self.root_reserve };
+        let max_secure = self.max_secure.min((most - max_connections).max(2));
+        let limited = Self { max_connections, root_reserve, max_secure, ..self.clone() };
+        if limited != self {
+            let wanted = self.max_connections + self.max_secure;
+            tracing::warn!(descriptors, wanted, possible = max_connections + max_secure, "fewer connections than configured");
         }
-        tracing::warn!(descriptors, wanted = self.max_connections, possible = most, "fewer connections than configured");
-        Self { max_connections: most, root_reserve: self.root_reserve.min(most / 2), ..self }
+        limited
     }
 }
 
-/// The server of both sockets.
+/// The server of both sockets, and of TLS where it is configured.
 #[derive(Debug)]
 pub struct Server {
     sockets: Listening,
     admitted: AllowedPeers,
     limits: Limits,
+    secure: Option<mpsc::Receiver<Established>>,
 }
 
 impl Server {
     /// What `serve` will serve.
     pub fn new(sockets: Listening, admitted: AllowedPeers, limits: Limits) -> Self {
-        Self { sockets, admitted, limits }
+        Self { sockets, admitted, limits, secure: None }
     }
 
-    /// Serves `app` on both sockets, and on those that come by `renewed`, which replace one that clients no longer reach.
+    /// The same server, which also serves clients with certificates. The handshakes are the second value, which is to run on a thread of
+    /// its own until `shutdown` is cancelled.
+    pub fn with_tls(
+        self,
+        listener: SecureListener,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (established, secure) = mpsc::channel(WAITING);
+        (Self { secure: Some(secure), ..self }, listener.run(established, shutdown))
+    }
+
+    /// Serves `app` on both sockets and on TLS, and on sockets that come by `renewed`, which replace one that clients no longer reach.
     /// When `shutdown` is cancelled it accepts no more, lets requests that have begun finish within the grace, ends streams,
     /// closes what is idle, and returns.
     ///
@@ -142,13 +177,14 @@ impl Server {
         mut renewed: Receiver<(SocketKind, StdListener)>,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        let Self { sockets: Listening { main, view }, admitted, limits } = self;
+        let Self { sockets: Listening { main, view }, admitted, limits, secure } = self;
         let main = register(main)?;
         let view = view.map(register).transpose()?;
         let acceptor = Arc::new(Acceptor {
             app,
             admitted,
-            limiter: ConnLimiter::new(limits.max_connections, limits.root_reserve),
+            limiter: ConnLimiter::new(limits.max_connections, limits.root_reserve, meters().connections.clone()),
+            secure_limiter: ConnLimiter::new(limits.max_secure, 0, meters().secure_connections.clone()),
             limits,
             rejected: Arc::new(Semaphore::new(REJECTED)),
             tasks: TaskTracker::new(),
@@ -158,6 +194,7 @@ impl Server {
         let accept = |door, socket| acceptor.tasks.spawn(Arc::clone(&acceptor).accept(door, socket));
         accept(SocketKind::Main, main);
         view.map(|view| accept(SocketKind::View, view));
+        secure.map(|secure| acceptor.tasks.spawn(Arc::clone(&acceptor).accept_secure(secure)));
         while let Some(Some((door, socket))) = acceptor.shutdown.run_until_cancelled(renewed.recv()).await {
             match register(socket) {
                 Ok(socket) => drop(accept(door, socket)),
@@ -181,6 +218,7 @@ struct Acceptor {
     admitted: AllowedPeers,
     limits: Limits,
     limiter: Arc<ConnLimiter>,
+    secure_limiter: Arc<ConnLimiter>,
     rejected: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Cancelled: requests that have begun finish, and no more are taken.
@@ -215,14 +253,39 @@ impl Acceptor {
         }
     }
 
-    /// Serves a new connection, or says that there are too many.
+    /// Takes the connections on TLS until the daemon ends.
+    async fn accept_secure(self: Arc<Self>, mut connections: mpsc::Receiver<Established>) {
+        while let Some(Some(established)) = self.shutdown.run_until_cancelled(connections.recv()).await {
+            let Established { mut stream, names, tls } = established;
+            match stream.get_mut().0.arrive() {
+                Ok(()) => {
+                    let id = CallerId::Client(names.first());
+                    self.begin(stream, id, Rights::Tls(names, tls), &self.secure_limiter);
+                }
+                Err(error) => tracing::warn!(%error, "a connection on TLS is not served"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Serves a new connection to a socket.
     fn take(&self, door: SocketKind, stream: UnixStream) {
-        let peer = match Peer::of(&stream) {
-            Ok(peer) => Arc::new(peer),
-            Err(error) => return tracing::warn!(%error, "connection closed: its peer is unknown"),
-        };
-        let Some(permit) = self.limiter.acquire(peer.uid) else {
-            tracing::debug!(uid = peer.uid, "connection rejected: no more are allowed");
+        match Peer::of(&stream) {
+            Ok(peer) => {
+                let rights = Rights::Socket(Access::of(&peer, door, &self.admitted));
+                self.begin(stream, CallerId::Uid(peer.uid), rights, &self.limiter);
+            }
+            Err(error) => tracing::warn!(%error, "connection closed: its peer is unknown"),
+        }
+    }
+
+    /// Serves a new connection, or says that there are too many.
+    fn begin<S>(&self, stream: S, id: CallerId, rights: Rights, limiter: &Arc<ConnLimiter>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Some(permit) = limiter.acquire(&id) else {
+            tracing::debug!(caller = %id, "connection rejected: no more are allowed");
             if let Ok(permit) = Arc::clone(&self.rejected).try_acquire_owned() {
                 self.spawn(async move {
                     reject(stream).await;
@@ -231,9 +294,8 @@ impl Acceptor {
             }
             return;
         };
-        let access = Access::of(&peer, door, &self.admitted);
         let permit = Arc::new(permit);
-        let client = Client { peer, door, access, permit: Arc::clone(&permit) };
+        let client = Client { id, rights, permit: Arc::clone(&permit) };
         let service = Service::new(self.app.clone(), Some(client), self.limits.clone(), self.shutdown.clone());
         self.spawn(async move {
             serve_connection(stream, service).await;

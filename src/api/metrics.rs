@@ -4,7 +4,6 @@
 //! connection, complete within [`LIMIT`], and at most [`CONNECTIONS`] connections. A further connection replaces the oldest: a
 //! scrape takes some milliseconds, so the oldest connection sends no request, or does not read its answer.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::time::Duration;
@@ -16,14 +15,14 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, yield_now};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::meters;
 
 use super::AppState;
-use super::listener::{BACKOFF, serve_anonymous};
+use super::listener::{BACKOFF, Newest, serve_anonymous};
 
 /// The maximum number of TCP connections.
 pub const CONNECTIONS: usize = 32;
@@ -50,20 +49,16 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
     let app = Router::new().route("/metrics", get(show)).fallback(super::no_route);
     let one_request = middleware::map_response(async |response| ([(CONNECTION, "close")], response).into_response());
     let app = app.layer(middleware::from_fn(super::finish)).layer(one_request).with_state(state);
-    // The oldest first.
-    let mut served: VecDeque<AbortHandle> = VecDeque::new();
+    let mut served = Newest::new(CONNECTIONS);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        served.retain(|connection| !connection.is_finished());
         match accepted {
             Ok((stream, _)) => {
-                let oldest = if served.len() < CONNECTIONS { None } else { served.pop_front() };
-                oldest.iter().for_each(AbortHandle::abort);
                 let connection = timeout(LIMIT, serve_anonymous(stream, app.clone(), shutdown.clone()));
-                served.push_back(tokio::spawn(connection).abort_handle());
+                served.run(async { _ = connection.await });
                 // A connection that has asked already is answered before the next one is taken.
                 yield_now().await;
             }
@@ -73,5 +68,4 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
             }
         }
     }
-    served.iter().for_each(AbortHandle::abort);
 }

@@ -215,6 +215,7 @@ pub(super) static TABLE: &[Row] = &[
     // The listener's.
     row("malformed_request", S::BAD_REQUEST, "HTTPBadRequest", &[Any]).enveloped(In::Either),
     row("unknown_caller", S::UNAUTHORIZED, "HTTPUnauthorized", &[Any]),
+    row("client_not_allowed", S::FORBIDDEN, "HTTPForbidden", &[Any]),
     row("read_only_socket", S::FORBIDDEN, "HTTPForbidden", &[Write]),
     row("request_timeout", S::REQUEST_TIMEOUT, "HTTPRequestTimeout", &[Any]).enveloped(In::Either),
     row("body_too_large", S::PAYLOAD_TOO_LARGE, "HTTPRequestEntityTooLarge", &[Any]),

@@ -14,6 +14,7 @@ use super::Overrides;
 #[serde(default, deny_unknown_fields, expecting = "sections")]
 pub(super) struct File {
     pub socket: Socket,
+    pub listen: Listen,
     pub store: Store,
     pub links: Links,
     pub physical_networks: BTreeMap<String, toml::Value>,
@@ -37,6 +38,17 @@ pub(super) struct Socket {
     pub view_group: Option<String>,
     pub max_connections: Option<Whole>,
     pub root_reserve: Option<Whole>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Listen {
+    pub tls: Option<String>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+    pub allow: Option<Vec<String>>,
+    pub max_connections: Option<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -103,6 +103,59 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "listen",
+        about: "The API for control planes on other hosts, over TLS with client certificates; nothing else is served to other hosts. \
+                nicd.service is reached by no other host until a drop-in names it: IPAddressAllow=.",
+        keys: &[
+            key(
+                "tls",
+                None,
+                "\"192.0.2.10:8443\"",
+                Restart,
+                "The address and port that serve HTTPS. With it cert, key, client_ca and allow are needed. An address that this host \
+                 does not have yet is served once it has it. Unset, none.",
+            ),
+            key(
+                "cert",
+                None,
+                "\"/etc/nicd/tls/cert.pem\"",
+                Reload,
+                "The file (PEM) with the certificate of this host, and behind it those between it and the authority's.",
+            ),
+            key(
+                "key",
+                None,
+                "\"/etc/nicd/tls/key.pem\"",
+                Reload,
+                "The file (PEM) with its private key, not encrypted, which user nicd can read and others cannot.",
+            ),
+            key(
+                "client_ca",
+                None,
+                "\"/etc/nicd/tls/client-ca.pem\"",
+                Reload,
+                "The file (PEM) with the certificates of the authorities that clients' certificates are verified against.",
+            ),
+            key(
+                "allow",
+                Some("[]"),
+                "[\"control.example\", \"spiffe://example/nova\"]",
+                Reload,
+                "The clients that may do everything, by the common name of their certificate or one of its alternative names (DNS name, \
+                 URI, mail address, IP address). Others are answered 403 client_not_allowed. A name taken out is refused from its \
+                 next request on.",
+            ),
+            key(
+                "max_connections",
+                Some("256"),
+                "64",
+                Restart,
+                "How many connections are served at the same time, of which one client has at most three quarters: 2 to 65536. One \
+                 more is answered 503 too_many_connections.",
+            ),
+        ],
+    },
+    Section {
         name: "store",
         about: "The records of networks, subnets, servers and ports.",
         keys: &[key(

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 
+use super::listen::{ListenSettings, listen_as_used};
 use super::notify::{NovaSettings, WebhookSettings, nova_as_used, webhook_as_used};
 use super::segments::{SegmentSettings, physical_as_used, segments_as_used};
 use super::{AllowedBridges, ConfigError, bad, file};
@@ -20,6 +21,8 @@ const MAX_SOCKET_PATH: usize = 107;
 pub struct Settings {
     /// The sockets and their groups.
     pub socket: SocketSettings,
+    /// The API for remote control planes.
+    pub listen: ListenSettings,
     /// The store's location.
     pub store: StoreSettings,
     /// How links are made.
@@ -180,8 +183,22 @@ pub enum LogFormat {
 impl Settings {
     /// Applies the settings that can change at runtime; returns the changed keys that need a restart.
     pub fn take_over(&mut self, new: Self) -> Vec<&'static str> {
-        let Self { socket, store, links, physical_networks, segments, limits, filters, guest, log, metrics, dbus, nova, notify } =
-            new;
+        let Self {
+            socket,
+            listen,
+            store,
+            links,
+            physical_networks,
+            segments,
+            limits,
+            filters,
+            guest,
+            log,
+            metrics,
+            dbus,
+            nova,
+            notify,
+        } = new;
         let fixed = [
             ("socket.path", socket.path != self.socket.path),
             ("socket.mode", socket.mode != self.socket.mode),
@@ -189,6 +206,8 @@ impl Settings {
             ("socket.view_group", socket.view_group != self.socket.view_group),
             ("socket.max_connections", socket.max_connections != self.socket.max_connections),
             ("socket.root_reserve", socket.root_reserve != self.socket.root_reserve),
+            ("listen.tls", listen.tls != self.listen.tls),
+            ("listen.max_connections", listen.max_connections != self.listen.max_connections),
             ("store.dir", store != self.store),
             ("filters.connections", filters.connections != self.filters.connections),
             ("log.format", log.format != self.log.format),
@@ -198,6 +217,7 @@ impl Settings {
         ];
         (self.links, self.limits, self.guest) = (links, limits, guest);
         self.filters.default_group = filters.default_group;
+        self.listen = ListenSettings { tls: self.listen.tls, max_connections: self.listen.max_connections, ..listen };
         (self.nova, self.notify) = (nova, notify);
         (self.physical_networks, self.segments) = (physical_networks, segments);
         self.log.level = log.level;
@@ -209,6 +229,7 @@ impl Settings {
 pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
     let file::File {
         socket,
+        listen,
         store,
         links,
         physical_networks,
@@ -224,6 +245,7 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
     } = written;
     Ok(Settings {
         socket: socket_as_used(socket)?,
+        listen: listen_as_used(listen)?,
         store: StoreSettings { dir: absolute("store.dir", store.dir, "/var/lib/nicd")? },
         links: links_as_used(links)?,
         physical_networks: physical_as_used(physical_networks)?,

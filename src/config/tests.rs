@@ -30,6 +30,13 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         mode = 0o600
         max_connections = 20
         root_reserve = 3
+        [listen]
+        tls = "[2001:db8::1]:8443"
+        cert = "/c"
+        key = "/k"
+        client_ca = "/a"
+        allow = ["cloud-1", "spiffe://example/nova"]
+        max_connections = 8
         [links]
         allowed_bridges = ["br-*", "lan"]
         mac_prefix = "02:aa:bb"
@@ -132,6 +139,17 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[metrics]\nlisten = \"192.0.2.1:9632\"", "metrics.listen", "192.0.2.1:9632", "loopback"),
         ("[metrics]\nlisten = \"localhost:9632\"", "metrics.listen", "localhost:9632", "127.0.0.1"),
         ("[metrics]\nlisten = \"127.0.0.1:0\"", "metrics.listen", "127.0.0.1:0", "port"),
+        ("[listen]\ntls = \"localhost:8443\"", "listen.tls", "localhost:8443", "192.0.2.10:8443"),
+        ("[listen]\ntls = \"192.0.2.10\"", "listen.tls", "192.0.2.10", "192.0.2.10:8443"),
+        ("[listen]\ntls = \"192.0.2.10:0\"", "listen.tls", "192.0.2.10:0", "port"),
+        ("[listen]\ntls = \"224.0.0.1:8443\"", "listen.tls", "224.0.0.1:8443", "192.0.2.10:8443"),
+        ("[listen]\ncert = \"cert.pem\"", "listen.cert", "cert.pem", "absolute"),
+        ("[listen]\nkey = \"\"", "listen.key", "", "absolute"),
+        ("[listen]\nclient_ca = \"/a/../b\"", "listen.client_ca", "/a/../b", "absolute"),
+        ("[listen]\nallow = [\"*.example\"]", "listen.allow", "*.example", "whole names"),
+        ("[listen]\nallow = [\"a\", \"\"]", "listen.allow", "\"\"", "common name"),
+        ("[listen]\nmax_connections = 1", "listen.max_connections", "1", "2 to 65536"),
+        ("[listen]\ntls = \"[::]:8443\"", "listen.tls", "[::]:8443", "listen.cert is expected"),
         ("[dbus]\naddress = \"/run/bus\"", "dbus.address", "/run/bus", "unix:path="),
         ("[guest]\ndns_nameservers = [\"::1\", \"dns\"]", "guest.dns_nameservers", "dns", "192.0.2.53"),
         ("[guest]\ndomain = \"-x\"", "guest.domain", "-x", "cloud.example"),
@@ -149,6 +167,22 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains(value) && error.contains(right), "{text}: {error}");
     }
+}
+
+/// What an address of `[listen]` needs.
+const TLS_FILES: &str = "cert = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\nallow = [\"cloud-1\"]\n";
+
+#[test]
+fn tls_needs_its_files_and_names_of_clients() {
+    let lines: Vec<&str> = TLS_FILES.lines().collect();
+    for (missing, line) in ["cert", "key", "client_ca", "allow"].iter().zip(&lines) {
+        let rest: String = lines.iter().filter(|other| *other != line).map(|line| format!("{line}\n")).collect();
+        let error = load(&format!("[listen]\ntls = \"192.0.2.10:8443\"\n{rest}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("listen.{missing}")), "{error}");
+    }
+    let listen = load(&format!("[listen]\ntls = \"192.0.2.10:8443\"\n{TLS_FILES}")).unwrap().listen;
+    assert_eq!(listen.served().unwrap().allow, ["cloud-1"]);
+    assert_eq!(load(&format!("[listen]\n{TLS_FILES}")).unwrap().listen.served(), None, "without an address nothing is served");
 }
 
 #[test]
@@ -253,15 +287,18 @@ fn the_reference_says_which_keys_need_a_restart_and_its_examples_are_right() {
     let mut restart = BTreeSet::new();
     for section in reference::SECTIONS {
         for key in section.keys {
-            let changed = load(&format!("[{}]\n{} = {}\n", section.name, key.name, key.example)).unwrap();
-            let mut settings = load("").unwrap();
+            // An address alone is refused: the keys beside it are needed.
+            let beside = if (section.name, key.name) == ("listen", "tls") { TLS_FILES } else { "" };
+            let changed = load(&format!("[{}]\n{} = {}\n{beside}", section.name, key.name, key.example)).unwrap();
+            let mut settings = load(&format!("[listen]\n{beside}")).unwrap();
             if !settings.take_over(changed).is_empty() {
                 restart.insert(key.name);
             }
             assert_eq!(restart.contains(key.name), key.applies == reference::Applies::Restart, "{}.{}", section.name, key.name);
         }
     }
-    assert_eq!(restart.len(), 12);
+    // `max_connections` is a key of two sections.
+    assert_eq!(restart.len(), 13);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{ConfigError, Settings};
 use crate::exit::chain;
@@ -11,6 +11,7 @@ use crate::notify::RecipientSettings;
 use crate::service::Service;
 use crate::systemd;
 use crate::telemetry::Log;
+use crate::tls::Tls;
 
 use super::policy;
 
@@ -30,27 +31,43 @@ impl std::fmt::Debug for Config {
     }
 }
 
+/// What a reload changes beside the settings.
+pub(super) struct InForce {
+    /// Whom nicd tells of ports.
+    pub recipients: RecipientSettings,
+    /// How clients are served over TLS, if they are.
+    pub tls: Option<watch::Sender<Arc<Tls>>>,
+}
+
 impl Config {
     /// Reloads the configuration whenever `asked` is notified, also if that was before the call. Never ends.
-    pub(super) async fn follow(mut self, asked: Arc<Notify>, service: Arc<Service>, recipients: RecipientSettings) {
+    pub(super) async fn follow(mut self, asked: Arc<Notify>, service: Arc<Service>, in_force: InForce) {
         loop {
             asked.notified().await;
             systemd::reloading();
-            self.reload(&service).await;
-            recipients.set(&self.settings);
+            self.reload(&service, in_force.tls.as_ref()).await;
+            in_force.recipients.set(&self.settings);
             systemd::ready(&service.reconciler().summary());
         }
     }
 
-    async fn reload(&mut self, service: &Arc<Service>) {
+    async fn reload(&mut self, service: &Arc<Service>, tls: Option<&watch::Sender<Arc<Tls>>>) {
         let read = Arc::clone(&self.read);
         // A file may lie where reading blocks.
-        let settings = match tokio::task::spawn_blocking(move || read()).await {
-            Ok(Ok(settings)) => settings,
+        let read = move || {
+            let settings = read()?;
+            let tls = settings.listen.served().as_ref().map(Tls::read).transpose()?;
+            Ok::<_, ConfigError>((settings, tls))
+        };
+        let (settings, read) = match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(read)) => read,
             Ok(Err(error)) => return refuse(service, &chain(&error)),
             Err(error) => return refuse(service, &error.to_string()),
         };
         let waiting = self.settings.take_over(settings);
+        if let Some((in_force, read)) = tls.zip(read) {
+            in_force.send_replace(Arc::new(read));
+        }
         self.log.set_level(&self.settings.log.level);
         service.reconciler().set_policy(policy(&self.settings));
         service.reconciler().note_config(None);

@@ -1,19 +1,73 @@
 //! Stored requests with an `Idempotency-Key`.
 
+use std::fmt;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ids::{GroupId, JobId, NetworkId, PortId, RuleId, SubnetId, TrunkId};
 
+/// Who makes requests: what limits, idempotency keys and the log tell callers apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CallerId {
+    /// The user of a process on this host.
+    Uid(u32),
+    /// The name in the certificate of a client on TLS.
+    Client(Arc<str>),
+}
+
+impl fmt::Display for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Client(name) => write!(f, "client {name}"),
+        }
+    }
+}
+
 /// An idempotency key of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenKey", into = "WrittenKey")]
 pub struct Key {
     /// The caller.
-    pub uid: u32,
+    pub caller: CallerId,
     /// 1 to 64 printable characters.
     pub key: String,
+}
+
+/// A key as records have it: with a uid, or with a client's name.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenKey {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    key: String,
+}
+
+impl From<Key> for WrittenKey {
+    fn from(Key { caller, key }: Key) -> Self {
+        match caller {
+            CallerId::Uid(uid) => Self { uid: Some(uid), client: None, key },
+            CallerId::Client(name) => Self { uid: None, client: Some(name.to_string()), key },
+        }
+    }
+}
+
+impl TryFrom<WrittenKey> for Key {
+    type Error = &'static str;
+
+    fn try_from(WrittenKey { uid, client, key }: WrittenKey) -> Result<Self, Self::Error> {
+        let caller = match (uid, client) {
+            (Some(uid), None) => CallerId::Uid(uid),
+            (None, Some(name)) => CallerId::Client(name.into()),
+            _ => return Err("a key has either a uid or a client"),
+        };
+        Ok(Self { caller, key })
+    }
 }
 
 /// A request stored under its key.
@@ -95,4 +149,24 @@ pub struct StoredAnswer {
     pub status: u16,
     /// Its body, JSON or empty.
     pub body: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_users_are_written_as_before_and_those_of_clients_beside_them() {
+        for (caller, written) in [
+            (CallerId::Uid(7), r#"{"uid":7,"key":"a"}"#),
+            (CallerId::Client("cloud-1".into()), r#"{"client":"cloud-1","key":"a"}"#),
+        ] {
+            let key = Key { caller, key: "a".to_owned() };
+            assert_eq!(serde_json::to_string(&key).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Key>(written).unwrap(), key);
+        }
+        for bad in [r#"{"key":"a"}"#, r#"{"uid":1,"client":"b","key":"a"}"#, r#"{"uid":1,"key":"a","more":1}"#] {
+            assert!(serde_json::from_str::<Key>(bad).is_err(), "{bad}");
+        }
+    }
 }

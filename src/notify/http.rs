@@ -16,11 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Url;
+use crate::tls::pem::{self, FileError};
+use crate::tls::provider;
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -140,7 +141,7 @@ impl Http {
         let ca_file = self.ca_file.clone();
         let roots = tokio::task::spawn_blocking(move || roots(ca_file.as_deref())).await;
         let roots = roots.map_err(|error| failed(error.to_string()))??;
-        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(provider());
         let versions = builder.with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
         let config = versions.with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from(url.host.clone()).map_err(|_| failed("its name cannot be in a certificate".into()))?;
@@ -151,24 +152,11 @@ impl Http {
 
 /// The certificates that others are checked against.
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, NoAnswer> {
-    let mut roots = RootCertStore::empty();
-    let bad = |path: &Path, why: String| NoAnswer::File { path: path.display().to_string(), why };
-    match ca_file {
-        Some(path) => {
-            let found = CertificateDer::pem_file_iter(path).map_err(|error| bad(path, error.to_string()))?;
-            for certificate in found {
-                let certificate = certificate.map_err(|error| bad(path, error.to_string()))?;
-                roots.add(certificate).map_err(|error| bad(path, error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(bad(path, "it has no certificate in PEM".to_owned()));
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-        }
+    if let Some(path) = ca_file {
+        return pem::roots(path).map_err(|FileError { path, why }| NoAnswer::File { path, why });
     }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     Ok(roots)
 }
 

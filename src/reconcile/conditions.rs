@@ -27,6 +27,8 @@ pub struct Conditions {
     pub config_trouble: Option<String>,
     /// Sockets that no client gets to.
     pub socket_trouble: Option<Finding>,
+    /// Certificates of `[listen]` that have ended, or end soon.
+    pub certificates: Vec<Finding>,
     /// The bus, which was there and is away.
     pub bus_trouble: Option<Finding>,
     /// Why Nova is not told of ports.

@@ -95,6 +95,11 @@ impl Reconciler {
         self.note(|conditions| &mut conditions.socket_trouble, trouble);
     }
 
+    /// Notes which certificates of `[listen]` have ended or end soon, for health and events.
+    pub fn note_certificates(&self, findings: Vec<Finding>) {
+        self.note(|conditions| &mut conditions.certificates, findings);
+    }
+
     /// Notes that the bus is away that was there, or that it is there again, for health and events.
     pub fn note_bus(&self, trouble: Option<Finding>) {
         self.note(|conditions| &mut conditions.bus_trouble, trouble);

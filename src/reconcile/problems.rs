@@ -62,6 +62,7 @@ problems! {
     StoreRolledBack = "store_rolled_back",
     ConfigInvalid = "config_invalid",
     SocketUnreachable = "socket_unreachable",
+    CertificateEnds = "certificate_ends",
     BusLost = "bus_lost",
     NovaUnreachable = "nova_unreachable",
     NovaRefuses = "nova_refuses",
@@ -221,6 +222,9 @@ impl Problem {
                 )
             }),
             Self::SocketUnreachable => into.add(self, one(conditions.socket_trouble.iter()), Finding::clone),
+            Self::CertificateEnds => {
+                into.add(self, conditions.certificates.iter().map(|finding| (None, finding)), Finding::clone);
+            }
             Self::BusLost => into.add(self, one(conditions.bus_trouble.iter()), Finding::clone),
             Self::NovaUnreachable => {
                 let found = conditions.nova_trouble.iter().filter_map(RecipientTrouble::unreachable);

@@ -1,4 +1,4 @@
-//! Answers remembered by `Idempotency-Key`: the same key from the same uid does nothing twice.
+//! Answers remembered by `Idempotency-Key`: the same key from the same caller does nothing twice.
 //!
 //! A key is taken before its action begins. The commit that makes the thing notes the key with it, so that after a crash
 //! the thing answers for the request that was never answered; the answer itself is noted before it is sent.
@@ -159,12 +159,12 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use crate::model::PortId;
-    use crate::model::idempotency::SinceBoot;
+    use crate::model::idempotency::{CallerId, SinceBoot};
 
     use super::*;
 
     fn key(text: &str) -> Key {
-        Key { uid: 0, key: text.to_owned() }
+        Key { caller: CallerId::Uid(0), key: text.to_owned() }
     }
 
     const BOOT: uuid::Uuid = uuid::Uuid::from_u128(1);
@@ -275,7 +275,7 @@ mod tests {
     fn another_uid_has_keys_of_its_own() {
         let mut memory = Cache::default();
         memory.ask(&key("a"), "x", at(0));
-        assert!(matches!(memory.ask(&Key { uid: 7, key: "a".to_owned() }, "y", at(0)).0, Known::New));
+        assert!(matches!(memory.ask(&Key { caller: CallerId::Uid(7), key: "a".to_owned() }, "y", at(0)).0, Known::New));
     }
 
     #[test]

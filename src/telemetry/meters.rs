@@ -81,6 +81,10 @@ pub struct Meters {
     http_refused: IntCounterVec,
     /// Connections open at the sockets.
     pub connections: IntGauge,
+    /// Connections open on TLS.
+    pub secure_connections: IntGauge,
+    handshakes: IntCounterVec,
+    certificate_ends: IntGaugeVec,
     /// Whether the name on the bus is ours: 1 or 0.
     pub dbus_connected: IntGauge,
     dhcp_received: IntCounterVec,
@@ -224,6 +228,16 @@ impl Meters {
         self.notifications.with_label_values(&[target, result]).inc_by(number);
     }
 
+    /// A handshake of TLS has ended: [`OK`], `failed`, `late`, or `replaced` by a newer one.
+    pub fn secured(&self, result: &'static str) {
+        self.handshakes.with_label_values(&[result]).inc();
+    }
+
+    /// When the first certificate of a file of `[listen]` ends, in seconds since 1970.
+    pub fn certificate_ends(&self, file: &'static str, at: i64) {
+        self.certificate_ends.with_label_values(&[file]).set(at);
+    }
+
     /// How many notices wait for a recipient, and since when the oldest does, in seconds since 1970; 0 for none.
     pub fn notices(&self, target: &'static str, waiting: usize, oldest: i64) {
         self.notifications_waiting.with_label_values(&[target]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -271,6 +285,13 @@ impl Meters {
             http_request: family.times_by("nicd_http_request_seconds", "Requests, from first byte to answer.", "dialect"),
             http_refused: family.counters("nicd_http_refused_total", "Connections answered before a request.", &["reason"]),
             connections: family.gauge("nicd_http_connections", "Connections open at the sockets."),
+            secure_connections: family.gauge("nicd_tls_connections", "Connections open on TLS."),
+            handshakes: family.counters("nicd_tls_handshakes_total", "Handshakes of TLS, by result.", &["result"]),
+            certificate_ends: family.gauges(
+                "nicd_tls_certificate_expiry_timestamp_seconds",
+                "When the first certificate of a file ends; 0 without one.",
+                &["file"],
+            ),
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
             dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),
             dhcp_sent: family.counters("nicd_dhcp_sent_total", "DHCP messages sent to guests, by type.", &["type"]),
@@ -329,6 +350,12 @@ impl Meters {
                 self.notifications.with_label_values(&[target, result]);
             }
             self.notices(target, 0, 0);
+        }
+        for result in [OK, "failed", "late", "replaced"] {
+            self.handshakes.with_label_values(&[result]);
+        }
+        for file in ["cert", "client_ca"] {
+            self.certificate_ends(file, 0);
         }
         for step in Attaching::ALL {
             self.attach_step.with_label_values(&[step.as_str()]);

@@ -49,6 +49,8 @@ enum Then {
     Stop,
     Start,
     Reload,
+    /// The page's TOML before it is put behind the configuration, and the daemon is started again.
+    Configure,
 }
 
 const fn elsewhere(page: &'static str, command: &'static str, then: Then, why: &'static str) -> Elsewhere {
@@ -135,6 +137,18 @@ const ELSEWHERE: &[Elsewhere] = &[
         Then::Nothing,
         "needs VLAN devices, which this kernel may not have",
     ),
+    elsewhere(
+        "docs/remote.md",
+        "chgrp nicd /etc/nicd/tls/key.pem",
+        Then::Nothing,
+        "the package's groups are on an installed Debian only",
+    ),
+    elsewhere(
+        "docs/remote.md",
+        "systemctl restart nicd",
+        Then::Configure,
+        "needs systemd; here the daemon is started again, with the page's configuration",
+    ),
     elsewhere("docs/operate.md", "apt remove nicd", Then::Nothing, "needs a Debian of its own, under systemd"),
 ];
 
@@ -159,6 +173,7 @@ pages! {
     libvirt: "docs/libvirt.md",
     metrics: "docs/metrics.md",
     operate: "docs/operate.md",
+    remote: "docs/remote.md",
     trunks: "docs/trunks.md",
     readme: "README.md",
 }
@@ -257,11 +272,21 @@ fn play(name: &'static str) {
         let mut daemon = Daemon::prepared("/run/nicd");
         places(&daemon);
         daemon.launch();
-        let (mut shell, mut known) = (Shell::start(), Examples::default());
-        for block in Page::read(name).blocks.iter().filter(|block| block.language == "console") {
-            if block.elsewhere.is_some() {
-                stand_in(name, block, &mut daemon);
-                continue;
+        // The host's address in the examples.
+        run("ip address add 203.0.113.10/32 dev lo");
+        let (mut shell, mut known, mut configuration) = (Shell::start(), Examples::default(), String::new());
+        for block in &Page::read(name).blocks {
+            match (block.language.as_str(), &block.elsewhere) {
+                ("console", None) => {}
+                ("console", Some(_)) => {
+                    stand_in(name, block, &mut daemon, &configuration);
+                    continue;
+                }
+                ("toml", _) => {
+                    configuration.clone_from(&block.text);
+                    continue;
+                }
+                _ => continue,
             }
             let next = block.commands.iter().skip(1).map(Some).chain([None]);
             for (command, next) in block.commands.iter().zip(next) {
@@ -283,12 +308,18 @@ fn places(daemon: &Daemon) {
     symlink(daemon.config().parent().unwrap(), "/etc/nicd").unwrap();
 }
 
-fn stand_in(page: &str, block: &Block, daemon: &mut Daemon) {
+fn stand_in(page: &str, block: &Block, daemon: &mut Daemon, configuration: &str) {
     let listed = ELSEWHERE.iter().find(|one| one.page == page && one.command == block.commands[0].text);
     match listed.map(|one| one.then) {
         Some(Then::Stop) => daemon.term(),
         Some(Then::Start) => daemon.launch(),
         Some(Then::Reload) => daemon.reload(),
+        Some(Then::Configure) => {
+            daemon.term();
+            let before = std::fs::read_to_string(daemon.config()).unwrap();
+            std::fs::write(daemon.config(), format!("{before}{configuration}")).unwrap();
+            daemon.launch();
+        }
         Some(Then::Nothing) | None => {}
     }
 }

@@ -26,6 +26,7 @@ pub struct Block {
     pub language: String,
     /// The second one: where its commands are tested instead.
     pub elsewhere: Option<String>,
+    pub text: String,
     pub commands: Vec<Command>,
 }
 
@@ -111,7 +112,7 @@ impl Block {
             }
             continues = line.ends_with('\\');
         }
-        Self { language, elsewhere: info.next(), commands }
+        Self { language, elsewhere: info.next(), text: text.to_owned(), commands }
     }
 }
 

@@ -21,6 +21,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("threads", &["exit", "failpoints", "telemetry"]),
     ("systemd", &[]),
+    ("tls", &["config"]),
     ("sys", &[]),
     ("args", &["config", "exit", "telemetry"]),
     ("access", &["config", "sys"]),
@@ -68,7 +69,7 @@ const BELOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("dbus", &["access", "config", "events", "model", "plan", "service", "telemetry"]),
-    ("notify", &["clock", "config", "events", "exit", "model", "service", "store", "telemetry"]),
+    ("notify", &["clock", "config", "events", "exit", "model", "service", "store", "telemetry", "tls"]),
     (
         "api",
         &[
@@ -85,6 +86,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "threads",
+            "tls",
         ],
     ),
     (
@@ -92,6 +94,7 @@ const BELOW: &[(&str, &[&str])] = &[
         &[
             "access",
             "api",
+            "clock",
             "config",
             "dbus",
             "events",
@@ -105,6 +108,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "systemd",
             "telemetry",
             "threads",
+            "tls",
         ],
     ),
     // A client of the daemon: it uses the daemon's socket, and of its rooms only names and the opening of a tap.

@@ -22,7 +22,6 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::Limits;
@@ -32,7 +31,7 @@ use crate::failpoints;
 use crate::telemetry::meters;
 
 /// How long a last answer may take to be written and read.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The same while the daemon ends, so that a client with an idle connection does not delay a restart.
 const HURRIED: Duration = Duration::from_millis(20);
@@ -166,9 +165,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
             self.write_due = None;
             return sent;
         }
-        let limit = self.limits.stall;
-        let due = *self.write_due.get_or_insert_with(|| Instant::now() + limit);
+        let due = self.write_due();
         self.poll_due(due, cx)
+    }
+
+    fn write_due(&mut self) -> Instant {
+        let limit = self.limits.stall;
+        *self.write_due.get_or_insert_with(|| Instant::now() + limit)
     }
 
     /// Whether the reader of a stream has closed at least its sending side; hyper does not read while it answers. What such a
@@ -221,13 +224,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
     /// hyper flushes when it has written all it has.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_ready() {
-            self.state.flushed();
-        }
         if self.reader_left(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        flushed
+        if flushed.is_ready() {
+            self.write_due = None;
+            self.state.flushed();
+            return flushed;
+        }
+        // TLS takes what the peer does not read yet.
+        let due = self.write_due();
+        self.poll_due(due, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -284,8 +291,8 @@ fn refusal(error: &hyper::Error, phase: Phase, limits: &Limits) -> Option<ApiErr
 
 /// Answers a connection beyond the limit. The request is waited for, for a moment: clients take an answer that comes before
 /// it for a fault.
-pub(super) async fn reject(mut stream: UnixStream) {
-    let _ = timeout(GOODBYE, stream.readable()).await;
+pub(super) async fn reject<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let _ = timeout(GOODBYE, stream.read(&mut [0; 1])).await;
     refuse(&mut stream, &ApiError::Crowded).await;
 }
 
@@ -300,7 +307,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, refusal: &Api
 
 /// Closes the sending side and reads on for a moment. If a Unix socket is closed with bytes unread, its peer's sending fails
 /// (EPIPE) before the peer has read the answer (RFC 9112 §9.6).
-async fn goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
+pub(super) async fn goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
     let drain = async {
         stream.shutdown().await?;
         let mut buffer = [0; 4096];

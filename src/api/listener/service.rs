@@ -4,7 +4,7 @@
 //! extensions.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,6 +15,7 @@ use axum::http::{HeaderName, Method, Request, Response};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -24,19 +25,18 @@ use super::Limits;
 use super::conn::ConnState;
 use super::limiter::Permit;
 use super::refusal::{ApiError, ID_HEADERS, RequestId};
-use crate::access::{Access, Peer, SocketKind};
+use crate::access::Access;
 use crate::api::dialect::Dialect;
-use crate::model::idempotency::Key;
+use crate::model::idempotency::{CallerId, Key};
 use crate::telemetry::meters;
 use crate::threads::{Panicked, caught};
+use crate::tls::{Names, Tls};
 
-/// Who made a request, by which socket, and the request's id.
+/// Who made a request, and the request's id.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The peer as it was when it connected.
-    pub peer: Arc<Peer>,
-    /// The socket it came in by.
-    pub door: SocketKind,
+    /// Who it was when it connected.
+    pub id: CallerId,
     /// The id in the answer's headers and in the log.
     pub request_id: RequestId,
     /// The key under which the answer is stored, if the request has one.
@@ -47,20 +47,40 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     app: Router,
-    /// None on TCP, which does not say who connects.
+    /// None on TCP without TLS, which does not say who connects.
     client: Option<Client>,
     pub limits: Limits,
     pub state: Arc<ConnState>,
     pub shutdown: CancellationToken,
 }
 
-/// The peer of a connection to one of the sockets.
+/// The peer of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    pub peer: Arc<Peer>,
-    pub door: SocketKind,
-    pub access: Access,
+    pub id: CallerId,
+    pub rights: Rights,
     pub permit: Arc<Permit>,
+}
+
+/// What a peer may do.
+#[derive(Debug, Clone)]
+pub(super) enum Rights {
+    /// On a socket: what the peer might do when it connected.
+    Socket(Access),
+    /// On TLS: everything, as long as one of the names in its certificate is allowed.
+    Tls(Arc<Names>, watch::Receiver<Arc<Tls>>),
+}
+
+impl Rights {
+    /// Returns once the peer may do nothing more; never for a peer on a socket.
+    async fn withdrawn(self) {
+        if let Self::Tls(names, mut tls) = self
+            && tls.wait_for(|tls| !tls.allows(&names)).await.is_ok()
+        {
+            return;
+        }
+        pending().await
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -74,8 +94,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let id = RequestId::draw();
         let path: String = request.uri().path().chars().take(200).collect();
         let dialect = Dialect::word(request.uri().path());
-        let uid = self.client.as_ref().map(|client| client.peer.uid);
-        let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path, uid);
+        let (uid, client) = match self.client.as_ref().map(|client| &client.id) {
+            Some(CallerId::Uid(uid)) => (Some(*uid), None),
+            Some(CallerId::Client(name)) => (None, Some(&**name)),
+            None => (None, None),
+        };
+        let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path, uid, client);
         let answer = async move {
             let response = service.answer(request, id, began).await;
             let (status, took) = (response.status().as_u16(), began.elapsed());
@@ -109,11 +133,13 @@ impl Service {
 
     fn may(&self, method: &Method) -> Result<(), ApiError> {
         let Some(client) = &self.client else { return Ok(()) };
-        match client.access {
-            Access::Full => Ok(()),
-            Access::ReadOnly if method == Method::GET || method == Method::HEAD => Ok(()),
-            Access::ReadOnly => Err(ApiError::ReadOnly { method: method.clone() }),
-            Access::Denied => Err(ApiError::Unauthorized { uid: client.peer.uid }),
+        match (&client.rights, &client.id) {
+            (Rights::Socket(Access::Full), _) => Ok(()),
+            (Rights::Socket(Access::ReadOnly), _) if method == Method::GET || method == Method::HEAD => Ok(()),
+            (Rights::Socket(Access::ReadOnly), _) => Err(ApiError::ReadOnly { method: method.clone() }),
+            (Rights::Socket(Access::Denied), id) => Err(ApiError::Unauthorized(id.clone())),
+            (Rights::Tls(names, tls), _) if tls.borrow().allows(names) => Ok(()),
+            (Rights::Tls(names, _), _) => Err(ApiError::ClientNotAllowed { name: names.first() }),
         }
     }
 
@@ -135,8 +161,8 @@ impl Service {
     }
 
     async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, ApiError> {
-        if let Some(Client { peer, door, .. }) = &self.client {
-            let caller = Caller { peer: Arc::clone(peer), door: *door, request_id: id, key: None };
+        if let Some(Client { id: caller, .. }) = &self.client {
+            let caller = Caller { id: caller.clone(), request_id: id, key: None };
             request.extensions_mut().insert(caller);
         }
         let mut handled = pin!(self.app.clone().oneshot(request));
@@ -157,7 +183,7 @@ impl Service {
     }
 
     /// Gives the answer the request's id, and notes when hyper has all of it. An answer of unknown length ends when the daemon
-    /// does.
+    /// does, or when its reader may read no more.
     fn send(&self, mut response: Response<Body>, id: RequestId) -> Response<Body> {
         for name in ID_HEADERS {
             response.headers_mut().insert(HeaderName::from_static(name), id.value());
@@ -165,7 +191,14 @@ impl Service {
         let answered = Answered(Arc::clone(&self.state));
         if is_endless(&response) {
             self.state.streams();
-            let end = self.shutdown.clone().cancelled_owned();
+            let (stopped, rights) =
+                (self.shutdown.clone().cancelled_owned(), self.client.as_ref().map(|client| client.rights.clone()));
+            let end = Box::pin(async move {
+                tokio::select! {
+                    () = stopped => {}
+                    () = async { if let Some(rights) = rights { rights.withdrawn().await } else { pending().await } } => {}
+                }
+            });
             response = response.map(|body| Body::from_stream(body.into_data_stream().take_until(end)));
         }
         // hyper drops the body, and with it the closure, once it has all of it.

@@ -167,13 +167,13 @@ fn the_statuses_are_the_contracts() {
         all.sort_unstable();
         all
     };
-    assert_eq!(statuses("get", "/v2.0/ports"), [200, 400, 401, 408, 413, 431, 500, 503]);
+    assert_eq!(statuses("get", "/v2.0/ports"), [200, 400, 401, 403, 408, 413, 431, 500, 503]);
     assert_eq!(
         statuses("post", "/v2.1/servers/{server}/os-interface"),
         [200, 400, 401, 403, 404, 406, 408, 409, 413, 415, 431, 500, 501, 503, 507]
     );
     assert_eq!(statuses("delete", "/v2.0/ports/{id}"), [204, 400, 401, 403, 404, 408, 409, 412, 413, 431, 500, 503, 507]);
-    assert_eq!(statuses("get", "/nicd/v1/verify"), [200, 400, 401, 408, 413, 431, 500, 503]);
+    assert_eq!(statuses("get", "/nicd/v1/verify"), [200, 400, 401, 403, 408, 413, 431, 500, 503]);
 }
 
 #[test]
