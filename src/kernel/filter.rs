@@ -15,8 +15,9 @@
 //! A device's counters are elements too. The kernel adds them itself when it drops a device's first frame, so an attach does not
 //! make them. They are looked for before they are removed: Linux before 6.3 cannot remove what may be missing.
 //!
-//! [`Filters`] keeps in memory what the elements are to be. What another program changes is put back in one transaction. Elements
-//! that another nicd on this host made are kept as they were read.
+//! [`Filters`] keeps in memory what the elements are to be. What another program changes is put back in one transaction. Elements of
+//! devices that this process has not set are kept as they were read, as those of a nicd that ran before with another store. What security
+//! groups allow is not kept where this store does not say it: those elements are of no device.
 
 mod elements;
 mod expression;
@@ -631,6 +632,13 @@ impl State {
         if changed.is_err() {
             wanted.iter().for_each(|(index, _)| self.drop_device(*index));
             replaced.into_iter().for_each(|(index, device)| self.put_device(index, device));
+            // The table was made anew without tracking, with this device closed.
+            if needs_groups
+                && self.untracked.is_some()
+                && let Err(failure) = self.restore_in_a_few_tries(index.as_slice())
+            {
+                tracing::warn!(said = failure.said, "the filter's elements of a refused device are still there");
+            }
             return changed;
         }
         let after = wanted.as_ref().map(|(_, device)| &device.filter);

@@ -1,6 +1,8 @@
 //! The rules of security groups. A kernel that does not track the connections of bridges refuses them; those of one that does are
 //! looked at where `NICD_TRACKS` says that this one is to.
 
+#[cfg(debug_assertions)]
+use nicd::failpoints::Registry;
 use nicd::kernel::linux::{ExecContext, Linux};
 use nicd::kernel::{Host, Kernel, OpErrorKind};
 use nicd::model::group::What;
@@ -83,6 +85,32 @@ fn a_kernel_that_does_not_track_bridges_is_said_to_and_the_port_is_closed() {
         other.keep_filters(PortFilters { ports, profiles: [(1, profile(&[1], [out()]))].into(), connections: None }).unwrap();
         assert_eq!((elements("guarded").len(), elements("closed").len()), (0, 1));
         assert!(other.missing_requirements().iter().any(|lack| format!("{lack:?}").contains("Conntrack")));
+    });
+}
+
+/// Another program deletes the table, and it cannot be made anew with the rules of groups.
+#[test]
+#[cfg(debug_assertions)]
+fn a_device_that_is_refused_leaves_no_element() {
+    if !tracks() {
+        return;
+    }
+    in_netns(|| {
+        let mut host = LinuxFixture::open();
+        host.kernel.keep_filters(PortFilters::default()).unwrap();
+        host.apply(&set_profile(1, Some(profile(&[1], [out()]))));
+        host.apply(&set(port(1), DEVICE, &grouped(port(1), "192.0.2.5/32", 1)));
+        run("nft delete table bridge nicd");
+        let registry = Registry::new();
+        // The change; the table with the rules of groups; the table without; these rules; the same again; what is taken back.
+        let fails = |hit: usize| format!("filter.commit:{hit}:fail=EOPNOTSUPP").parse().unwrap();
+        registry.set_rules([2, 4, 5].map(fails).into());
+        let refused = {
+            let _entered = registry.enter();
+            host.try_apply(&set(port(2), DEVICE + 1, &grouped(port(2), "192.0.2.6/32", 1))).unwrap_err()
+        };
+        assert_eq!((refused.kind, registry.injected().len()), (OpErrorKind::ConntrackUnavailable, 3), "{refused}");
+        assert_eq!((elements("closed").len(), elements("guarded").len()), (1, 0), "that of the first port");
     });
 }
 
