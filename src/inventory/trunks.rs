@@ -1,6 +1,6 @@
 //! Trunks: which ports carry others' frames, and which ports' frames are carried.
 
-use crate::model::{Carrier, PortId, SubPort, Trunk, TrunkId};
+use crate::model::{Carrier, Network, NetworkKind, PortId, SubPort, Trunk, TrunkId};
 
 use super::{Error, Inventory, TrunkRole};
 
@@ -40,6 +40,12 @@ impl Inventory {
             TrunkRole::Parent(id) => self.trunks.get(&id),
             TrunkRole::SubPort(_) => None,
         }
+    }
+
+    /// Whether something here is made of VLAN devices.
+    pub fn needs_vlan_devices(&self) -> bool {
+        let is_on_uplink = |network: &Network| network.kind == NetworkKind::Vlan && network.bridge.is_none();
+        !self.trunks.is_empty() || self.networks.values().any(|entry| is_on_uplink(&entry.record))
     }
 
     /// The subports whose frames a port's NIC carries.

@@ -115,7 +115,7 @@ impl Host for LinuxHost {
     fn carry_out(&mut self, op: &Op, context: &mut ExecContext) -> Result<Applied, OpError> {
         self.fresh().and_then(|()| self.execute(op, context)).map_err(|failure| {
             if failure.kind == OpErrorKind::ModuleMissing {
-                self.known.forget();
+                self.known.forget(op);
             }
             failure.during(&doing(op))
         })

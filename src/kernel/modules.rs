@@ -14,8 +14,9 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use super::answer::{Failure, Request};
 use super::message::Batch;
 use super::socket::Netlink;
-use super::{MissingRequirement, OpErrorKind};
+use super::{MissingRequirement, OpErrorKind, vlan_link};
 use crate::failpoints;
+use crate::plan::Op;
 
 /// The remedy for a missing module.
 pub fn remedy(module: &str) -> String {
@@ -28,41 +29,54 @@ pub fn remedy(module: &str) -> String {
 /// How often to ask the kernel again for a missing module, because each request runs modprobe.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Kinds of links, named as their modules.
-const KINDS: [&str; 2] = ["bridge", "veth"];
+/// Kinds of links, with their modules.
+const KINDS: [(&str, &str); 3] = [("bridge", "bridge"), ("veth", "veth"), ("vlan", vlan_link::MODULE)];
 
-/// The kinds that the kernel is known to support, shared by all accesses.
-#[derive(Debug, Clone, Default)]
+/// The kinds that the kernel is known to support, shared by all accesses. VLAN devices are taken to be supported until one could not be
+/// made: the question loads the module, which most hosts do not need.
+#[derive(Debug, Clone)]
 pub(super) struct Known(Arc<[AtomicBool; KINDS.len()]>);
 
-/// The last answer of the kernel about unsupported kinds.
+impl Default for Known {
+    fn default() -> Self {
+        Self(Arc::new(KINDS.map(|(_, module)| AtomicBool::new(module == vlan_link::MODULE))))
+    }
+}
+
+/// The last answer of the kernel, and about which kinds.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Option<(Instant, Vec<MissingRequirement>)>);
+pub(super) struct Asked(Option<(Instant, Vec<&'static str>, Vec<MissingRequirement>)>);
 
 impl Known {
-    /// The kernel did not know one when it was needed.
-    pub(super) fn forget(&self) {
-        self.0.iter().for_each(|known| known.store(false, Ordering::Relaxed));
+    /// The kernel did not know the kind of link that this op makes.
+    pub(super) fn forget(&self, op: &Op) {
+        let makes_vlan = matches!(op, Op::CreateVlan { .. } | Op::CreateVlanNic { .. });
+        let of_op = KINDS.iter().zip(self.0.iter()).filter(|((_, module), _)| (*module == vlan_link::MODULE) == makes_vlan);
+        of_op.for_each(|(_, known)| known.store(false, Ordering::Relaxed));
     }
 
     /// The kinds that the kernel does not know, and has no module for. Where it gives no clear answer a kind is none of them.
     pub(super) fn missing_requirements(&self, netlink: &mut Netlink, asked: &mut Asked) -> Vec<MissingRequirement> {
         let unknown = || KINDS.into_iter().zip(self.0.iter()).filter(|(_, known)| !known.load(Ordering::Relaxed));
-        if unknown().next().is_none() {
+        let kinds: Vec<&str> = unknown().map(|((kind, _), _)| kind).collect();
+        if kinds.is_empty() {
             return Vec::new();
         }
-        if let Some((_, told)) = asked.0.as_ref().filter(|(at, _)| at.elapsed() < PACE) {
+        if let Some((at, about, told)) = &asked.0
+            && at.elapsed() < PACE
+            && kinds.iter().all(|kind| about.contains(kind))
+        {
             return told.clone();
         }
         let mut lacks = Vec::new();
-        for (kind, known) in unknown() {
+        for ((kind, module), known) in unknown() {
             match ask(netlink, kind) {
                 Some(Ok(())) => known.store(true, Ordering::Relaxed),
-                Some(Err(said)) => lacks.push(MissingRequirement::Module { module: kind, said }),
+                Some(Err(said)) => lacks.push(MissingRequirement::Module { module, said }),
                 None => {}
             }
         }
-        asked.0 = Some((Instant::now(), lacks.clone()));
+        asked.0 = Some((Instant::now(), kinds, lacks.clone()));
         lacks
     }
 }

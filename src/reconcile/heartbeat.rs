@@ -105,8 +105,12 @@ impl Reconciler {
         let Ok(asked) = self.kernel.missing_requirements() else { return };
         if let Ok(mut lacks) = answered(asked).await {
             let mut state = self.lock();
-            // What is tolerated is no lack.
-            lacks.retain(|lack| !(state.open.tolerated && matches!(lack, MissingRequirement::HostClosing { .. })));
+            // What is tolerated is no lack, nor is what nothing needs any more.
+            lacks.retain(|lack| match lack {
+                MissingRequirement::HostClosing { .. } => !state.open.tolerated,
+                MissingRequirement::Module { module: "8021q", .. } => state.needs_vlan_devices(),
+                _ => true,
+            });
             let count = lacks.len();
             let before = std::mem::replace(&mut self.conditions().lacks, lacks);
             if count < before.len() {

@@ -458,6 +458,7 @@ fn lack(lack: &MissingRequirement) -> (Problem, Finding) {
             let what = match *module {
                 "bridge" => "no bridge of nicd's own",
                 "veth" => "no NIC in a network namespace",
+                "8021q" => "no VLAN device",
                 _ => "no tap",
             };
             let detail = format!("{what} can be made: the kernel has no module {module} ({said})");

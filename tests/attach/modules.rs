@@ -10,7 +10,8 @@ use crate::netns::{Guest, in_netns, run};
 /// The details and remedies of health's problems of this kind.
 fn missing(fixture: &mut Fixture) -> Vec<(String, String)> {
     let health = fixture.api.get("/nicd/v1/health").expect(200);
-    let problems = health["problems"].as_array().unwrap().iter();
+    // A port that cannot be built for that is told of too.
+    let problems = health["problems"].as_array().unwrap().iter().filter(|problem| problem["reason"] != "port_in_error");
     let told = |problem: &Value| {
         assert_eq!(problem["reason"], "module_missing", "{health}");
         (text(&problem["detail"]), text(&problem["remedy"]))
@@ -75,6 +76,30 @@ fn an_attach_that_needs_a_missing_module_is_refused_in_every_dialect_and_leaves_
             assert!(kernel_view::marked().is_empty() && fixture.ports().is_empty(), "nothing is left of it");
             assert_eq!(guest.ip("-br link").lines().count(), 1, "but for lo");
         }
+    });
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn the_module_of_vlan_devices_is_named_once_one_cannot_be_made() {
+    in_netns(|| {
+        let mut fixture = launched("message.create:2+:fail=EOPNOTSUPP,module.vlan:1+:fail=EOPNOTSUPP");
+        let network = fixture.usual_network();
+        let server = fixture.vm();
+        let [parent, sub] = [(); 2].map(|()| fixture.create_port(json!({"network_id": network})));
+        fixture.attach(&server, json!({"port_id": parent}));
+        assert_eq!(missing(&mut fixture), [], "nothing needs it");
+        let subports = json!([{"port_id": sub, "segmentation_type": "vlan", "segmentation_id": 101}]);
+        let trunk = json!({"trunk": {"port_id": parent, "sub_ports": subports}});
+        let trunk = fixture.api.post("/v2.0/trunks", &trunk).expect(201);
+        let told = missing(&mut fixture);
+        assert!(told.len() == 1 && told[0].0.contains("no VLAN device") && told[0].0.contains("module 8021q ("), "{told:?}");
+        assert!(told[0].1.contains("modprobe 8021q"), "{told:?}");
+        let port = fixture.port(&sub);
+        assert_eq!((&port["status"], &port["nicd:reason"]), (&json!("ERROR"), &json!("module_missing")), "{port}");
+        // Nothing needs it any more.
+        fixture.api.delete(&format!("/v2.0/trunks/{}", text(&trunk["trunk"]["id"]))).expect(204);
+        assert_eq!(missing(&mut fixture), []);
     });
 }
 
