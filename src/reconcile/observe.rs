@@ -111,7 +111,7 @@ impl Reconciler {
         if closed
             || filters
             || before.forward != link.forward
-            || (&before.name, before.mtu, &before.kind) != (&link.name, link.mtu, &link.kind)
+            || (&before.name, before.mtu, before.mac, &before.kind) != (&link.name, link.mtu, link.mac, &link.kind)
         {
             self.follow_bridge(state, link);
         }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use nicd::model::Phase;
+use nicd::model::action::{Action, WantedNic};
+use nicd::model::{Mac, Phase};
 use nicd::plan::facts::FactName;
 use nicd::plan::forward::{Forward, Way};
 use nicd::plan::{BRIDGE_PORTS, Kind, NEARLY_FULL, PlanError, PortVlan, ROOM_AGAIN};
 use nicd::service::{Error, PortFilter};
 
-use crate::scene::{AGENTS, BR0, NETNS, OPERATORS, Scene, VM, attach, detach, network_id, on};
+use crate::scene::{
+    AGENTS, BR0, NETNS, OPERATORS, Scene, VM, attach, create_group, create_port, detach, group_id, network_id, on, port_of,
+};
 
 #[test]
 fn an_attach_is_decided_on_what_the_bridge_is_now() {
@@ -83,6 +86,30 @@ fn a_full_bridge_takes_no_more_and_the_kernel_is_not_asked() {
     assert_eq!(warned(&mut scene), None);
     join(&scene, ROOM_AGAIN - 1..NEARLY_FULL - 2);
     assert_eq!(warned(&mut scene), None);
+    scene.stop();
+}
+
+/// A bridge without a MAC of its own takes that of one of its ports.
+#[test]
+fn the_filters_of_ports_in_groups_follow_the_mac_of_their_bridge() {
+    let mut scene = Scene::with_networks();
+    scene.perform(create_group(0)).unwrap();
+    let mut create = create_port(OPERATORS);
+    if let Action::CreatePorts(ports) = &mut create {
+        ports[0].groups = Some([group_id(0)].into());
+    }
+    let port = port_of(scene.perform(create).unwrap()).port.id;
+    scene.attach(NETNS, WantedNic::Port(port)).unwrap();
+    for last in [1, 2] {
+        let mac = Mac([2, 0, 0, 0, 0, last]);
+        scene.fake.meddle(BR0, |link| link.mac = Some(mac));
+        let fake = scene.fake.clone();
+        scene.daemon().settle(|| {
+            let device = fake.device(port).unwrap();
+            let host = device.filter.of(port).and_then(|filter| filter.groups.as_ref()?.host);
+            if host == Some(mac) { Ok(()) } else { Err(format!("{:?}", device.filter)) }
+        });
+    }
     scene.stop();
 }
 
