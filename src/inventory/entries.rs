@@ -131,8 +131,8 @@ pub struct GroupEntry {
     pub record: Group,
     /// The ports that are in it.
     pub ports: BTreeSet<PortId>,
-    /// The groups, itself among them, with rules whose remote addresses are those of its ports.
-    pub referrers: BTreeSet<GroupId>,
+    /// The groups, itself among them, with rules whose remote addresses are those of its ports, and how many such rules each has.
+    pub referrers: BTreeMap<GroupId, usize>,
     pub claim: Claim,
 }
 

@@ -26,9 +26,27 @@ impl Inventory {
 
     /// All that there are.
     pub fn all_profiles(&mut self) -> BTreeMap<u32, Profile> {
-        let numbers = self.profiles.numbers();
-        self.profiles.told(&numbers);
-        self.profiles(&numbers).into_iter().filter_map(|one| Some((one.number, one.profile?))).collect()
+        let profiles = self.profiles(&self.profiles.numbers());
+        let own = profiles.iter().filter_map(|one| Some((one.number, one.profile.as_ref()?.nets().unwrap_or_default().len())));
+        let own = own.collect();
+        let keys = self.keys_of_all(&own);
+        self.profiles.told(&own, keys);
+        profiles.into_iter().filter_map(|one| Some((one.number, one.profile?))).collect()
+    }
+
+    /// How many keys there are at most once the kernel is told of these sets, of which each has so many of rules that name no group. A
+    /// rule that names a group has one for each set with its own group and each set with the group that it names.
+    pub fn keys_of_all(&self, own: &BTreeMap<u32, usize>) -> usize {
+        let told = self.profiles.with_told(own);
+        let mut sets: BTreeMap<GroupId, usize> = BTreeMap::new();
+        for group in told.keys().filter_map(|number| self.profiles.groups(*number)).flatten() {
+            *sets.entry(*group).or_default() += 1;
+        }
+        let named = sets.iter().filter_map(|(group, sets)| Some((&self.groups.get(group)?.referrers, sets)));
+        let of_referrers =
+            named.flat_map(|(referrers, named)| referrers.iter().map(move |(group, rules)| (group, rules * named)));
+        let between: usize = of_referrers.map(|(group, keys)| sets.get(group).map_or(0, |sets| sets * keys)).sum();
+        told.values().sum::<usize>() + between
     }
 
     /// A port's part in security groups; none where it is in none.

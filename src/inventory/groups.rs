@@ -1,6 +1,6 @@
 //! Security groups: their records, which ports are in them, and which other groups refer to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::rule::DEFAULT_NAME;
 use crate::model::{Group, GroupId, Port, Remote, RuleId};
@@ -58,7 +58,7 @@ impl Inventory {
         if record.name == DEFAULT_NAME {
             self.default_groups.insert(record.project_id.clone(), record.id);
         }
-        let entry = GroupEntry { ports: BTreeSet::new(), referrers: BTreeSet::new(), claim: Claim::default(), record };
+        let entry = GroupEntry { ports: BTreeSet::new(), referrers: BTreeMap::new(), claim: Claim::default(), record };
         self.groups.insert(entry.record.id, entry);
     }
 
@@ -88,9 +88,9 @@ impl Inventory {
         let rules: Vec<RuleId> = entry.record.rules.iter().map(|rule| rule.id).collect();
         let remotes = remotes(&entry.record);
         self.rules.extend(rules.into_iter().map(|rule| (rule, id)));
-        for remote in remotes {
+        for (remote, rules) in remotes {
             if let Some(entry) = self.groups.get_mut(&remote) {
-                entry.referrers.insert(id);
+                entry.referrers.insert(id, rules);
             }
         }
     }
@@ -102,8 +102,8 @@ impl Inventory {
         for rule in rules {
             self.rules.remove(&rule);
         }
-        for remote in remotes {
-            if let Some(entry) = self.groups.get_mut(&remote) {
+        for remote in remotes.keys() {
+            if let Some(entry) = self.groups.get_mut(remote) {
                 entry.referrers.remove(&id);
             }
         }
@@ -132,17 +132,18 @@ impl Inventory {
     /// Panics when an index over groups does not hold exactly what the records say.
     #[cfg(debug_assertions)]
     pub(super) fn assert_groups(&self) {
-        let (mut ports, mut referrers) = (BTreeSet::new(), BTreeSet::new());
+        let (mut ports, mut referrers) = (BTreeSet::new(), BTreeMap::new());
         for port in self.ports.values().map(|entry| &entry.record) {
             ports.extend(port.groups.iter().map(|group| (*group, port.id)));
         }
         for group in self.groups.values().map(|entry| &entry.record) {
-            referrers.extend(remotes(group).into_iter().map(|remote| (remote, group.id)));
+            referrers.extend(remotes(group).into_iter().map(|(remote, rules)| ((remote, group.id), rules)));
         }
         let noted = self.groups.iter().flat_map(|(id, entry)| entry.ports.iter().map(move |port| (*id, *port)));
         assert_eq!(noted.collect::<BTreeSet<_>>(), ports, "ports of security groups");
-        let noted = self.groups.iter().flat_map(|(id, entry)| entry.referrers.iter().map(move |group| (*id, *group)));
-        assert_eq!(noted.collect::<BTreeSet<_>>(), referrers, "who refers to security groups");
+        let noted = self.groups.iter();
+        let noted = noted.flat_map(|(id, entry)| entry.referrers.iter().map(move |(group, rules)| ((*id, *group), *rules)));
+        assert_eq!(noted.collect::<BTreeMap<_, _>>(), referrers, "who refers to security groups");
         let rules = self.groups.iter().flat_map(|(id, entry)| entry.record.rules.iter().map(move |rule| (rule.id, *id)));
         assert_eq!(rules.collect::<std::collections::HashMap<_, _>>(), self.rules, "rules of security groups");
         let defaults = self.groups.values().filter(|entry| entry.record.name == DEFAULT_NAME);
@@ -151,11 +152,13 @@ impl Inventory {
     }
 }
 
-/// The groups that a group's rules refer to.
-fn remotes(group: &Group) -> BTreeSet<GroupId> {
-    let remotes = group.rules.iter().filter_map(|rule| match rule.allows.remote {
-        Remote::Group(remote) => Some(remote),
-        Remote::Any | Remote::Prefix(_) => None,
-    });
-    remotes.collect()
+/// The groups that a group's rules refer to, and how many of them refer to each.
+fn remotes(group: &Group) -> BTreeMap<GroupId, usize> {
+    let mut remotes = BTreeMap::new();
+    for rule in &group.rules {
+        if let Remote::Group(remote) = rule.allows.remote {
+            *remotes.entry(remote).or_default() += 1;
+        }
+    }
+    remotes
 }

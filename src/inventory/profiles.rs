@@ -12,8 +12,10 @@ pub struct Profiles {
     sets: BTreeMap<u32, Set>,
     /// By the group.
     of_group: BTreeMap<GroupId, BTreeSet<u32>>,
-    /// Those that the kernel has as their groups' records say.
-    told: BTreeSet<u32>,
+    /// Those that the kernel has as their groups' records say, and how many keys each has of rules that name no group.
+    told: BTreeMap<u32, usize>,
+    /// How many keys all of these had when the kernel was told last.
+    keys: usize,
     /// Those that no port is in any more, and that the kernel has.
     gone: BTreeSet<u32>,
 }
@@ -71,7 +73,7 @@ impl Profiles {
         }
         self.sets.remove(&number);
         self.numbers.remove(groups);
-        if self.told.remove(&number) {
+        if self.told.remove(&number).is_some() {
             self.gone.insert(number);
         }
         for group in groups {
@@ -84,28 +86,39 @@ impl Profiles {
         }
     }
 
-    /// The sets that have one of these groups.
-    pub fn with(&self, groups: &[GroupId]) -> BTreeSet<u32> {
-        groups.iter().filter_map(|group| self.of_group.get(group)).flatten().copied().collect()
+    /// The sets with one of these groups that the kernel has. It is told of the others when a port in them is built.
+    pub fn told_with(&self, groups: &[GroupId]) -> BTreeSet<u32> {
+        let with = groups.iter().filter_map(|group| self.of_group.get(group)).flatten();
+        with.filter(|number| self.told.contains_key(number)).copied().collect()
     }
 
     /// What the kernel is to be told of before a port in these groups is built: nothing if it has their set, else that one, and those
     /// that no port is in any more.
     pub fn untold(&self, groups: &BTreeSet<GroupId>) -> BTreeSet<u32> {
         match self.numbers.get(groups) {
-            Some(number) if !self.told.contains(number) => self.gone.iter().copied().chain([*number]).collect(),
+            Some(number) if !self.told.contains_key(number) => self.gone.iter().copied().chain([*number]).collect(),
             _ => BTreeSet::new(),
         }
     }
 
-    /// The kernel has these from now on, as far as there are ports in them.
-    pub fn told(&mut self, numbers: &BTreeSet<u32>) {
-        for number in numbers {
+    /// The kernel has these from now on, as far as there are ports in them, with so many keys of each, and so many of all.
+    pub fn told(&mut self, own: &BTreeMap<u32, usize>, keys: usize) {
+        for number in own.keys() {
             self.gone.remove(number);
-            if self.sets.contains_key(number) {
-                self.told.insert(*number);
-            }
         }
+        self.told = self.with_told(own);
+        self.keys = keys;
+    }
+
+    /// Those that the kernel has once it is told of these.
+    pub(super) fn with_told(&self, own: &BTreeMap<u32, usize>) -> BTreeMap<u32, usize> {
+        let own = own.iter().filter(|(number, _)| self.sets.contains_key(number));
+        self.told.iter().chain(own).map(|(number, keys)| (*number, *keys)).collect()
+    }
+
+    /// How many keys the kernel was told of last.
+    pub fn keys(&self) -> usize {
+        self.keys
     }
 }
 
@@ -117,6 +130,10 @@ mod tests {
         numbers.iter().map(|number| GroupId(uuid::Uuid::from_u128(*number))).collect()
     }
 
+    fn tell(profiles: &mut Profiles, numbers: &BTreeSet<u32>) {
+        profiles.told(&numbers.iter().map(|number| (*number, 2)).collect(), 0);
+    }
+
     #[test]
     fn the_kernel_is_told_of_a_set_once_and_of_those_that_are_gone() {
         let mut profiles = Profiles::default();
@@ -124,7 +141,7 @@ mod tests {
         profiles.join(&one);
         let first = profiles.untold(&one);
         assert_eq!(first.len(), 1);
-        profiles.told(&first);
+        tell(&mut profiles, &first);
         profiles.join(&one);
         assert_eq!(profiles.untold(&one), BTreeSet::new());
         // A changed record leaves and joins.
@@ -132,13 +149,14 @@ mod tests {
         profiles.leave(&one);
         profiles.join(&one);
         assert_eq!(profiles.untold(&one), first, "its rules may have changed while no port was in it");
-        profiles.told(&first);
+        tell(&mut profiles, &first);
         profiles.join(&two);
-        assert_eq!(profiles.with(&[GroupId(uuid::Uuid::from_u128(1))]).len(), 2);
+        let with_one = [GroupId(uuid::Uuid::from_u128(1))];
+        assert_eq!(profiles.told_with(&with_one), first, "the other one is told with its first port");
         profiles.leave(&one);
         let both = profiles.untold(&two);
         assert_eq!(both.len(), 2);
-        profiles.told(&both);
+        tell(&mut profiles, &both);
         assert_eq!((profiles.told.len(), profiles.gone.len()), (1, 0));
     }
 }

@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Allows, Direction, Family, GroupId, LinkName, Mac, Remote};
 
-/// So many keys a profile's rules may have.
+/// So many keys a profile's rules may have that name no group.
 pub const KEYS: usize = 16_384;
+
+/// So many keys all profiles may have together.
+pub const KEYS_OF_ALL: usize = 262_144;
 
 /// A port's part in security groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

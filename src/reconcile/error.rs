@@ -305,6 +305,17 @@ pub enum Error {
         crate::plan::groups::KEYS
     )]
     RulesTooMany,
+    /// Rules of all groups that ports are in that make too many keys.
+    #[error(
+        "the rules of this host's security groups would be up to {keys} entries in the kernel, which is given at most {}: a rule that \
+         names a group (remote_group_id) is one for each different set of groups with its own group, times each with the group that \
+         it names; use remote_ip_prefix in its place, fewer rules, or fewer different sets of groups on ports",
+        crate::plan::groups::KEYS_OF_ALL
+    )]
+    RulesOfAllTooMany {
+        /// So many.
+        keys: usize,
+    },
     /// The kernel does not track the connections of bridges.
     #[error(
         "this kernel does not track connections of bridges ({0}), which security groups need; use one with nf_conntrack_bridge \
@@ -506,7 +517,7 @@ impl Error {
             Self::DuplicatePair { .. } => "duplicate_pair",
             Self::FiltersUnavailable(_) => "filters_unavailable",
             Self::ConntrackUnavailable(_) => "conntrack_unavailable",
-            Self::RulesTooMany => "too_many_rules",
+            Self::RulesTooMany | Self::RulesOfAllTooMany { .. } => "too_many_rules",
             Self::TooManyOptions { .. } => "too_many_options",
             Self::ParentPortInUse { .. } => "port_is_trunk_parent",
             Self::TrunkPortInUse { .. } => "port_is_subport",

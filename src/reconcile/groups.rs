@@ -1,9 +1,11 @@
 //! Security groups in the kernel: sets of groups that ports are in, and what they allow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::inventory::Inventory;
 use crate::model::{GroupId, PortId};
+use crate::plan::groups::KEYS_OF_ALL;
 use crate::plan::{NumberedProfile, Op, Plan, Reason, Step};
 
 use super::{Error, Reconciler};
@@ -16,36 +18,46 @@ impl Reconciler {
     /// # Errors
     /// The kernel refused; or a set of groups has too many rules for it.
     pub(crate) async fn apply_groups(&self, groups: &[GroupId]) -> Result<(), Error> {
-        let numbers = self.lock().profiles.with(groups);
-        self.set_profiles(&numbers).await
+        self.set_profiles(|state| state.profiles.told_with(groups)).await
     }
 
     /// Tells the kernel what a port's groups allow, if it does not have it.
     pub(super) async fn tell_groups(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
-        let numbers = {
-            let state = self.lock();
-            let groups = &state.port(port)?.record.groups;
-            if groups.is_empty() {
-                return Ok(());
-            }
-            state.profiles.untold(groups)
-        };
-        self.set_profiles(&numbers).await
-    }
-
-    async fn set_profiles(&self, numbers: &BTreeSet<u32>) -> Result<(), Error> {
-        if numbers.is_empty() {
+        let groups = self.lock().port(port)?.record.groups.clone();
+        if self.lock().profiles.untold(&groups).is_empty() {
             return Ok(());
         }
+        self.set_profiles(|state| state.profiles.untold(&groups)).await
+    }
+
+    /// Brings these sets in the kernel to their groups' records.
+    async fn set_profiles(&self, numbers: impl FnOnce(&Inventory) -> BTreeSet<u32>) -> Result<(), Error> {
         // Two changes reach the kernel in the order in which they were read here.
         let _turn = self.telling_groups.lock().await;
-        let profiles: Vec<NumberedProfile> = self.lock().profiles(numbers);
-        for profile in profiles.iter().filter_map(|one| one.profile.as_ref()) {
-            profile.nets().map_err(|_| Error::RulesTooMany)?;
+        let profiles: Vec<NumberedProfile> = {
+            let state = self.lock();
+            state.profiles(&numbers(&state))
+        };
+        if profiles.is_empty() {
+            return Ok(());
         }
+        let mut own = BTreeMap::new();
+        for NumberedProfile { number, profile } in &profiles {
+            let nets = profile.as_ref().map(|profile| profile.nets().map_err(|_| Error::RulesTooMany)).transpose()?;
+            own.insert(*number, nets.unwrap_or_default().len());
+        }
+        let keys = {
+            let state = self.lock();
+            let keys = state.keys_of_all(&own);
+            // What makes them fewer is not refused.
+            if keys > KEYS_OF_ALL && keys > state.profiles.keys() {
+                return Err(Error::RulesOfAllTooMany { keys });
+            }
+            keys
+        };
         let reason = Reason::Change;
         self.carry_out(Plan { reason, steps: vec![Step::new(Op::SetProfiles { profiles }, None)] }).await?;
-        self.lock().profiles.told(numbers);
+        self.lock().profiles.told(&own, keys);
         Ok(())
     }
 }

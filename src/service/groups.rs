@@ -251,7 +251,7 @@ impl Service {
                 if !entry.ports.is_empty() {
                     return Err(Error::GroupInUse { group: id, ports: entry.ports.len() }.into());
                 }
-                let others = entry.referrers.iter().filter(|other| **other != id);
+                let others = entry.referrers.keys().filter(|other| **other != id);
                 let others: Vec<GroupId> = others.copied().collect();
                 let claims =
                     others.iter().map(|other| state.claim_group(*other)).collect::<Result<Vec<_>, Unclaimed<Error>>>()?;

@@ -270,7 +270,8 @@ fn left_all_as_it_was(failed: &Failed, before: &Port, after: &Port) -> bool {
     let same = (after.admin_up, &after.fixed_ips) == (before.admin_up, &before.fixed_ips);
     failed.undone == Undone::Clean
         && match &failed.error {
-            Error::FiltersUnavailable(_) | Error::ConntrackUnavailable(_) | Error::RulesTooMany => true,
+            Error::FiltersUnavailable(_) | Error::ConntrackUnavailable(_) => true,
+            Error::RulesTooMany | Error::RulesOfAllTooMany { .. } => true,
             Error::Kernel(refused) => refused.kind == OpErrorKind::FilterRefused || same,
             _ => false,
         }

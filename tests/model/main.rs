@@ -13,6 +13,7 @@ mod bridges;
 mod check;
 mod concurrency;
 mod faults;
+mod groups;
 mod jobs;
 mod leaving;
 mod matrix;
