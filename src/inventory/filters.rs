@@ -20,7 +20,7 @@ pub fn filter(port: &Port, network: &Network, served: Option<Served>) -> Filter 
     let limit = port.limits.from_guest.filter(|limit| !limit.exact);
     let burst = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let limit = limit.map(|limit| Limit { rate: limit.bytes_per_second(), burst: burst(limit.burst_bytes()) });
-    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated), served, groups: None }
+    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated), trunk: false, served, groups: None }
 }
 
 /// Whether a port may use another MAC than its own. The bridge has an entry for its own MAC alone, and the same MAC may be used by

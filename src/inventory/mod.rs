@@ -657,7 +657,11 @@ impl Inventory {
                 v4: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv4()),
                 v6: port.fixed_ips.iter().any(|ip| ip.ip_address.is_ipv6()),
             },
-            filter: Some(Filter { groups: self.in_groups(port, network), ..filters::filter(port, network, self.served(port)) }),
+            filter: Some(Filter {
+                groups: self.in_groups(port, network),
+                trunk: self.trunk_on(port.id).is_some(),
+                ..filters::filter(port, network, self.served(port))
+            }),
             alias: names::device_tag(store, binding.commit),
             seen: self.ports.get(&port.id).and_then(|entry| entry.device),
             monitor: self.monitor_of(port).cloned(),
@@ -671,9 +675,10 @@ impl Inventory {
         self.servers.get(&binding.server_id)?.record.guest.qmp()
     }
 
-    /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends.
+    /// Whether a port asks for something that a filter does: port security, isolation, a limit of what it sends, a trunk.
     pub fn needs_filter(&self, port: &Port) -> bool {
-        self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record, None).is_open())
+        self.trunk_on(port.id).is_some()
+            || self.networks.get(&port.network_id).is_some_and(|network| !filters::filter(port, &network.record, None).is_open())
     }
 
     fn guest_settings(&self, port: &Port, network: &Network, ordinal: u16) -> GuestSettings {

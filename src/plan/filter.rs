@@ -134,6 +134,9 @@ pub struct Filter {
     /// Whether it is sent only what it needs to use the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Whether its NIC carries further ports' frames, so that one with a tag that has come past their VLAN devices is nobody's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trunk: bool,
     /// Which of its requests go to the responder, and no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<Served>,
@@ -220,6 +223,9 @@ impl fmt::Display for Filter {
         }
         if self.isolated {
             f.write_str(", isolated")?;
+        }
+        if self.trunk {
+            f.write_str(", no frames with a tag that no subport has")?;
         }
         if self.groups.is_some() {
             f.write_str(", what its security groups allow")?;

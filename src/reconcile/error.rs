@@ -295,7 +295,7 @@ pub enum Error {
     #[error(
         "this kernel does not let nicd filter what guests send ({0}); use one with nf_tables and its bridge family \
          (CONFIG_NF_TABLES_BRIDGE), or do without a filter: port_security_enabled false on the port or its network, no nicd:isolated, \
-         and no nicd:limits from the guest"
+         no trunk, and no nicd:limits from the guest"
     )]
     FiltersUnavailable(String),
     /// Rules of a port's groups that make too many keys.

@@ -195,6 +195,16 @@ impl Traffic {
         }
     }
 
+    /// A party's NIC is a trunk's: nothing with a tag comes from it, or goes to it.
+    pub fn carries(&mut self, party: usize) {
+        let is_tagged = |shot: &Shot| matches!(shot.bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+        for shot in self.shots.iter_mut().filter(|shot| is_tagged(shot)) {
+            if shot.sender == party || shot.to == Some(party) {
+                shot.is_honest = Some(false);
+            }
+        }
+    }
+
     /// nicd does not answer a party's DHCP requests: they are as other frames.
     pub fn is_not_served(&mut self, sender: usize) {
         for shot in self.shots.iter_mut().filter(|shot| shot.sender == sender) {

@@ -427,7 +427,8 @@ impl NicSpec {
             solicitations: self.admin_up,
             ..Served::nothing(guest_mac(self.port))
         };
-        Filter { guard, limit, isolated: self.unknown_unicast, served: self.admin_up.then_some(served), groups: None }
+        let served = self.admin_up.then_some(served);
+        Filter { guard, limit, isolated: self.unknown_unicast, trunk: self.port.is_multiple_of(3), served, groups: None }
     }
 
     fn want(self, index: u32) -> DesiredPort {

@@ -24,6 +24,8 @@ pub(super) enum Set {
     Closed,
     /// Devices that are sent only what they need.
     Isolated,
+    /// Devices of trunks.
+    Trunks,
     /// Devices whose guests may send so fast.
     Limits,
     /// Devices, of whose guests' DHCP requests so many are heard.
@@ -105,6 +107,7 @@ impl Set {
             Self::Open,
             Self::Closed,
             Self::Isolated,
+            Self::Trunks,
             Self::Limits,
             Self::Requests,
             Self::Logged,
@@ -127,6 +130,7 @@ impl Set {
             Self::Open => "open",
             Self::Closed => "closed",
             Self::Isolated => "isolated",
+            Self::Trunks => "trunks",
             Self::Limits => "rates",
             Self::Requests => "requests",
             Self::Logged => "logged",
@@ -296,6 +300,9 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     if filter.isolated {
         all.push(device(Set::Isolated, Does::Nothing));
     }
+    if filter.trunk {
+        all.push(device(Set::Trunks, Does::Nothing));
+    }
     if let Some(InGroups { profile, zone, .. }) = filter.groups {
         all.push(device(Set::Members, Does::IsIn(zone)));
         all.push(device(Set::Grouped, Does::HasProfile(profile)));
@@ -419,6 +426,7 @@ pub(super) fn read_back(index: u32, elements: &[Element], bridges: &Bridges) -> 
             (Set::Guarded, Does::Names(named)) => (is_guarded, port) = (true, Some(named)),
             (Set::Open, Does::Names(named)) => port = Some(named),
             (Set::Isolated, _) => filter.isolated = true,
+            (Set::Trunks, _) => filter.trunk = true,
             (Set::Served | Set::Served6 | Set::Solicited, _) => {
                 let served = filter.served.get_or_insert(Served::nothing(mac(&element.key)?));
                 served.dhcp4 |= element.set == Set::Served;

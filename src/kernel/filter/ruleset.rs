@@ -57,6 +57,9 @@ pub(super) const ARP: [u8; 2] = [0x08, 0x06];
 pub(super) const RARP: [u8; 2] = [0x80, 0x35];
 pub(super) const IP6: [u8; 2] = [0x86, 0xdd];
 
+/// What a frame with a tag of a VLAN begins with (802.1Q, 802.1ad).
+const TAGS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+
 /// ARP for IPv4 over Ethernet: hardware and protocol type, and their addresses' lengths.
 const ARP_HEADER: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
@@ -145,9 +148,11 @@ fn from_guest() -> Vec<Rule> {
     ]
 }
 
-/// What a port with port security off sends, of which requests alone matter.
+/// What a port with port security off sends, of which requests matter, and of a trunk's tags.
 fn unguarded() -> Vec<Rule> {
-    requests_of_served(&goto("turn")).into_iter().chain([vec![accept()]]).collect()
+    let tagged =
+        TAGS.map(|tag| rule([&octets(ETHER_TYPE, tag), &[device(0), lookup("trunks")]], goto(Reason::Ethertype.chain())));
+    tagged.into_iter().chain(requests_of_served(&goto("turn"))).chain([vec![accept()]]).collect()
 }
 
 /// The frame is from a guest of which nicd answers this, whom its device and its own MAC together name: with another MAC it may be an
@@ -226,9 +231,12 @@ fn from_bridge() -> Vec<Rule> {
     ]
 }
 
-/// All that leaves by any bridge's port.
+/// All that leaves by any bridge's port. A trunk's guest would take a frame of its own network with a tag for a subport's, and what is
+/// for a subport comes by its VLAN device.
 fn to_guest() -> Vec<Rule> {
-    vec![vec![out_device(0), lookup("closed"), drop()], vec![out_device(0), lookup("isolated"), goto("isolated")]]
+    let tagged = TAGS.map(|tag| rule([&octets(ETHER_TYPE, tag), &[out_device(0), lookup("trunks")]], drop()));
+    let closed = vec![out_device(0), lookup("closed"), drop()];
+    [closed].into_iter().chain(tagged).chain([vec![out_device(0), lookup("isolated"), goto("isolated")]]).collect()
 }
 
 /// What is for the guest alone, and what it needs to be found and to find others. Whether what is for one MAC is the guest's the
