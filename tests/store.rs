@@ -5,7 +5,7 @@
 #[path = "common/netns.rs"]
 mod netns;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::Permissions;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -19,9 +19,10 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, FixedIp, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile, RateLimit, Server,
-    ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
+    AddressPair, FixedIp, GroupId, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
+    RateLimit, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
 };
+use nicd::plan::groups::number;
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
@@ -189,6 +190,38 @@ fn a_store_of_the_first_version_is_brought_to_the_present_one() {
     let again = Opened::at(dir.path());
     assert_eq!(again.loaded.ports, ports);
     again.close();
+}
+
+/// While zones of conntrack were no part of the record they were derived from the id, in the order in which networks were made.
+#[test]
+fn networks_keep_the_zones_that_they_had() {
+    let derived = |n: u128| 4096 + u16::try_from(number(&[GroupId(Uuid::from_u128(n))].into()) % 61_440).unwrap();
+    let mut seen = HashMap::new();
+    let (first, second) = (1..).find_map(|n| Some((seen.insert(derived(n), n)?, n))).unwrap();
+    let at = |n: u128, second: &str, bridge: Option<&str>| Network {
+        id: NetworkId(Uuid::from_u128(n)),
+        bridge: bridge.map(|name| name.parse().unwrap()),
+        created_at: format!("2026-11-28T10:35:26.{second}Z").parse().unwrap(),
+        ..network()
+    };
+    // The one with the larger id was made first.
+    let networks = [at(first, "15", None), at(second, "1", None), at(901, "2", Some("br0")), at(900, "3", Some("br0"))];
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(dir.path());
+    opened.commit(networks.iter().cloned().map(Change::PutNetwork).collect(), Purpose::Growing).unwrap();
+    opened.close();
+    let sql = Connection::open(dir.path().join(FILE)).unwrap();
+    sql.execute("UPDATE networks SET body = json_remove(body, '$.zone')", []).unwrap();
+    sql.pragma_update(None, "user_version", 6).unwrap();
+    drop(sql);
+    let zones = [derived(first) + 1, derived(first), derived(901), derived(901)];
+    let mut wanted: Vec<Network> = networks.into_iter().zip(zones).map(|(network, zone)| Network { zone, ..network }).collect();
+    wanted.sort_by_key(|network| network.id);
+    for _ in 0..2 {
+        let opened = Opened::at(dir.path());
+        assert_eq!(opened.loaded.networks, wanted);
+        opened.close();
+    }
 }
 
 #[test]
@@ -608,6 +641,7 @@ fn network() -> Network {
         kind: NetworkKind::Local,
         physical_network: None,
         segmentation_id: None,
+        zone: 4096,
         port_security: true,
         isolated: false,
         created_at: Timestamp::UNIX_EPOCH,

@@ -320,6 +320,7 @@ pub(super) static TABLE: &[Row] = &[
     row("too_many_addresses", S::BAD_REQUEST, "InvalidInput", &[NewPort, ChangePort]),
     row("too_many_nics", S::FORBIDDEN, "OverQuota", &[Attach]).in_rackspace(S::PAYLOAD_TOO_LARGE),
     row("already_on_network", S::CONFLICT, "Conflict", &[OnePerNetwork]),
+    row("too_many_networks", S::CONFLICT, "OverQuota", &[NewNetwork]),
     row("too_many_subnets", S::CONFLICT, "OverQuota", &[NewSubnet]),
     row("no_network", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),
     row("several_networks", S::BAD_REQUEST, "InvalidInput", &[NovaAttach]),

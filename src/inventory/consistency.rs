@@ -39,6 +39,7 @@ impl Inventory {
         assert_eq!(roles.collect::<HashMap<_, _>>(), self.trunk_roles, "ports' parts in trunks");
         self.assert_sets();
         self.assert_groups();
+        self.assert_zones();
     }
 
     fn assert_sets(&self) {

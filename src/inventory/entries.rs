@@ -111,8 +111,6 @@ pub struct NetworkEntry {
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
     pub repairs: BridgeRepairs,
-    /// The zone of conntrack that its connections are in.
-    pub zone: u16,
     pub segment: Segment,
     /// When its existing bridge was last looked at for a request.
     pub looked: Option<Instant>,

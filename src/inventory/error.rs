@@ -149,6 +149,12 @@ pub enum Error {
     /// Nothing was named and there is more than one network.
     #[error("Multiple possible networks found, use a Network ID to be more specific.")]
     SeveralNetworks,
+    /// Every zone of conntrack is a network's.
+    #[error("this host has {limit} networks and no more, since each has a zone of conntrack of its own; delete some")]
+    TooManyNetworks {
+        /// The limit.
+        limit: u32,
+    },
     /// The subnet's parts do not fit.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
@@ -177,6 +183,7 @@ impl Error {
             Self::Mac(_) => "bad_mac",
             Self::NoNetwork(_) => "no_network",
             Self::SeveralNetworks => "several_networks",
+            Self::TooManyNetworks { .. } => "too_many_networks",
             Self::Subnet(_) => "bad_subnet",
         }
     }

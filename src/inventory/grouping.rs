@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(debug_assertions)]
+use crate::model::LinkName;
+use crate::model::network::ZONES;
 use crate::model::{Allows, Family, GroupId, Network, Port, names};
 use crate::plan::NumberedProfile;
 use crate::plan::groups::{InGroups, Profile, number};
 
-use super::Inventory;
-
-/// Zones that networks may have: those below are left to other programs, which count from 1.
-const ZONES: std::ops::RangeInclusive<u16> = 4096..=u16::MAX;
+use super::{Error, Inventory, NetworkEntry};
 
 impl Inventory {
     /// What sets of groups allow, by their numbers.
@@ -61,36 +61,52 @@ impl Inventory {
         let named = || network.bridge.clone().unwrap_or_else(|| names::network_bridge(network.id, 0));
         Some(InGroups {
             profile: self.profiles.number(&port.groups),
-            zone: self.networks.get(&network.id)?.zone,
+            zone: network.zone,
             bridge: known.and_then(|bridge| bridge.name.parse().ok()).unwrap_or_else(named),
             // Of an agent-made bridge nothing reaches the host.
             host: network.bridge.as_ref().and(known).and_then(|bridge| bridge.mac),
         })
     }
 
-    /// A zone of conntrack for a network: the same on every start, unless another network has it. Networks on one bridge have one.
-    pub(super) fn take_zone(&mut self, network: &Network) -> u16 {
-        let beside = network.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge.as_str()));
-        let mut beside = beside.into_iter().flatten().filter_map(|id| self.networks.get(id));
-        if let Some(entry) = beside.next() {
-            return entry.zone;
+    /// Gives a new network its zone of conntrack: that of the networks on its bridge, or one that no network has. It is not the first
+    /// that is free, so that one that was given back is seldom another network's at once.
+    pub fn give_zone(&self, network: &mut Network) -> Result<(), Error> {
+        let beside = self.on_bridge_of(network).next().map(|entry| entry.record.zone);
+        if let Some(zone) = beside {
+            network.zone = zone;
+            return Ok(());
         }
-        let span = u32::from(*ZONES.end() - *ZONES.start()) + 1;
-        let wanted = number(&[GroupId(network.id.0)].into());
-        let zones = (0..span).map(|step| (wanted % span + step) % span + u32::from(*ZONES.start()));
-        let mut zones = zones.filter_map(|zone| u16::try_from(zone).ok());
-        // A host has far fewer networks.
-        let zone = zones.find(|zone| !self.zones.contains(zone)).unwrap_or(*ZONES.end());
-        self.zones.insert(zone);
-        zone
+        let zones = u32::from(*ZONES.end() - *ZONES.start()) + 1;
+        let first = number(&[GroupId(network.id.0)].into()) % zones;
+        let mut from_there = (first..zones).chain(0..first).filter_map(|at| ZONES.start().checked_add(u16::try_from(at).ok()?));
+        network.zone = from_there.find(|zone| !self.zones.contains(zone)).ok_or(Error::TooManyNetworks { limit: zones })?;
+        Ok(())
     }
 
     /// Gives a network's zone back, unless another network on its bridge has it too.
-    pub(super) fn give_zone_back(&mut self, network: &Network, zone: u16) {
-        let beside = network.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge.as_str()));
-        if beside.into_iter().flatten().all(|id| *id == network.id) {
-            self.zones.remove(&zone);
+    pub(super) fn give_zone_back(&mut self, network: &Network) {
+        if self.on_bridge_of(network).all(|entry| entry.record.id == network.id) {
+            self.zones.remove(&network.zone);
         }
+    }
+
+    /// The networks that know their operator's bridge by the same name.
+    fn on_bridge_of(&self, network: &Network) -> impl Iterator<Item = &NetworkEntry> {
+        let ids = network.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge.as_str()));
+        ids.into_iter().flatten().filter_map(|id| self.networks.get(id))
+    }
+
+    /// Panics when a zone is not what the networks' records say, or two networks have one that are not on one bridge.
+    #[cfg(debug_assertions)]
+    pub(super) fn assert_zones(&self) {
+        let mut zones: BTreeMap<u16, BTreeSet<Option<&LinkName>>> = BTreeMap::new();
+        let records = || self.networks.values().map(|entry| &entry.record);
+        records().for_each(|network| _ = zones.entry(network.zone).or_default().insert(network.bridge.as_ref()));
+        assert_eq!(zones.keys().copied().collect::<BTreeSet<_>>(), self.zones, "zones");
+        let alone = records().filter(|network| network.bridge.is_none()).map(|network| network.zone);
+        let alone: Vec<u16> = alone.collect();
+        assert!(zones.values().all(|bridges| bridges.len() == 1), "{zones:?}");
+        assert_eq!(alone.iter().collect::<BTreeSet<_>>().len(), alone.len(), "zones of networks with a bridge of their own");
     }
 }
 

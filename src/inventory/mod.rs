@@ -83,9 +83,9 @@ impl Inventory {
         let (claim, repairs) = (Claim::default(), BridgeRepairs::default());
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
-        let zone = self.take_zone(&record);
+        self.zones.insert(record.zone);
         let (subnets, ports) = (BTreeSet::new(), BTreeSet::new());
-        let entry = NetworkEntry { subnets, ports, claim, repairs, zone, segment, looked: None, record };
+        let entry = NetworkEntry { subnets, ports, claim, repairs, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
     }
 
@@ -94,7 +94,7 @@ impl Inventory {
         self.fought_bridges.remove(&id);
         self.open.closed(id);
         let Some(entry) = self.networks.remove(&id) else { return };
-        self.give_zone_back(&entry.record, entry.zone);
+        self.give_zone_back(&entry.record);
         self.leave_segment(&entry.record);
         if let Some(networks) = self.segments.get_mut(&entry.segment) {
             networks.remove(&id);

@@ -1,5 +1,7 @@
 //! A network: one L2 segment, realised on this host as one bridge.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,8 @@ pub struct Network {
     /// The VLAN that it is on its physical network, as a VLAN network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation_id: Option<u16>,
+    /// The zone of conntrack of its connections, which it keeps. Networks on one bridge have the same.
+    pub zone: u16,
     /// What its new ports' `port_security` is, unless the client says otherwise.
     #[serde(default = "yes", skip_serializing_if = "bool::clone")]
     pub port_security: bool,
@@ -69,6 +73,9 @@ pub enum NetworkKind {
     /// A VLAN of a physical network.
     Vlan,
 }
+
+/// Zones that networks may have: those below are left to other programs, which count from 1.
+pub const ZONES: RangeInclusive<u16> = 4096..=u16::MAX;
 
 impl NetworkKind {
     /// The word of the API: `local`, `flat` or `vlan`.

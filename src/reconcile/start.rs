@@ -49,10 +49,7 @@ impl Reconciler {
             store.skip_to(lost.until);
             next_event += rollback::EVENTS_LOST;
         }
-        let mut networks = loaded.networks;
-        // Each has the zone that it had when it was made.
-        networks.sort_by_key(|network| (network.created_at, network.id));
-        networks.into_iter().for_each(|network| state.add_network(network));
+        loaded.networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
         state.load_groups(loaded.groups);
         loaded.servers.into_iter().for_each(|server| state.add_server(server));

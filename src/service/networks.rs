@@ -57,9 +57,10 @@ impl Service {
             }
             let ranges = &self.reconciler.policy().vlans;
             for place in 0..records.len() {
-                if let Err(error) = state.give_segment(&mut records[place], ranges) {
+                let given = state.give_segment(&mut records[place], ranges).map_err(Error::from);
+                if let Err(error) = given.and_then(|()| Ok(state.give_zone(&mut records[place])?)) {
                     ids[..place].iter().for_each(|id| state.remove_network(*id));
-                    return Err(error.into());
+                    return Err(error);
                 }
                 state.add_network(records[place].clone());
             }
@@ -110,6 +111,8 @@ impl Service {
             kind: new.kind,
             physical_network: new.physical_network,
             segmentation_id: new.segmentation_id,
+            // It is given one among the others.
+            zone: 0,
             port_security: new.port_security,
             isolated: new.isolated,
             created_at: now,

@@ -15,6 +15,7 @@ mod records;
 mod reserve;
 mod schema;
 mod writer;
+mod zones;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -301,7 +301,7 @@ fn begins(body: &str) -> String {
     body.chars().take(60).collect()
 }
 
-fn damaged(table: &str, id: &str, what: &str) -> StoreError {
+pub(super) fn damaged(table: &str, id: &str, what: &str) -> StoreError {
     StoreError::Damaged(format!("a record in table {table} cannot be read ({id}): {what}"))
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{StoreError, failed, records};
+use super::{StoreError, failed, records, zones};
+
+use Migration::{Records, Sql};
 
 /// How long to wait for another program that holds the database's lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,8 +22,8 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [&str; 6] = [
-    "
+const MIGRATIONS: [Migration; 7] = [
+    Sql("
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
         value ANY
@@ -59,41 +61,41 @@ const MIGRATIONS: [&str; 6] = [
         body TEXT NOT NULL,
         PRIMARY KEY (uid, key)
     ) STRICT, WITHOUT ROWID;
-",
+"),
     // Each row has the version of its body's format.
-    "
+    Sql("
     ALTER TABLE networks ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE subnets ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE servers ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE ports ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
     ALTER TABLE remembered ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
-",
+"),
     // A group's body has its rules.
-    "
+    Sql("
     CREATE TABLE security_groups (
         id      TEXT PRIMARY KEY,
         body    TEXT NOT NULL,
         version INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-",
+"),
     // A trunk's body has its subports.
-    "
+    Sql("
     CREATE TABLE trunks (
         id      TEXT PRIMARY KEY,
         port_id TEXT NOT NULL UNIQUE,
         body    TEXT NOT NULL,
         version INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-",
-    "
+"),
+    Sql("
     CREATE TABLE jobs (
         id      TEXT PRIMARY KEY,
         body    TEXT NOT NULL,
         version INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-",
+"),
     // What Nova and the webhook were told.
-    "
+    Sql("
     CREATE TABLE notices (
         recipient TEXT NOT NULL,
         about     TEXT NOT NULL,
@@ -101,8 +103,17 @@ const MIGRATIONS: [&str; 6] = [
         version   INTEGER NOT NULL,
         PRIMARY KEY (recipient, about)
     ) STRICT, WITHOUT ROWID;
-",
+"),
+    // Each network keeps the zone of conntrack that it had.
+    Records(zones::give),
 ];
+
+/// A step from one version to the next.
+enum Migration {
+    Sql(&'static str),
+    /// Changes records.
+    Records(fn(&Connection) -> Result<(), StoreError>),
+}
 
 /// The format version of written rows. It grows with each attribute that an older nicd must not ignore. A nicd refuses rows
 /// with a newer version, and rows with an attribute or a word it does not know.
@@ -175,7 +186,10 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     }
     for (version, step) in (found + 1..).zip(&MIGRATIONS[found as usize..]) {
         let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(step).map_err(failed)?;
+        match step {
+            Sql(step) => transaction.execute_batch(step).map_err(failed)?,
+            Records(change) => change(&transaction)?,
+        }
         transaction.pragma_update(None, "user_version", version).map_err(failed)?;
         transaction.commit().map_err(failed)?;
     }

@@ -1,16 +1,21 @@
 //! What changed while nobody looked, and what an older state does not know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use nicd::kernel::fake::Fault;
-use nicd::model::action::{Action, PortChange};
-use nicd::model::{Mac, PortId, names};
+use nicd::model::action::{Action, PortChange, WantedNic};
+use nicd::model::{GroupId, Mac, NetworkId, PortId, names};
+use nicd::plan::groups::number;
 use nicd::plan::{Kind, Op};
 use nicd::service::{Leftovers, PortView};
+use uuid::Uuid;
 
 use crate::check::Reference;
-use crate::scene::{AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, create_network, create_subnet, on};
+use crate::scene::{
+    AGENTS, NETNS, NETNS_PATH, OPERATORS, Scene, VM, create_group, create_network, create_port, create_subnet, group_id, on,
+    port_of,
+};
 
 #[test]
 fn a_restart_writes_nothing_to_right_devices() {
@@ -21,6 +26,42 @@ fn a_restart_writes_nothing_to_right_devices() {
         scene.open();
         settle(&mut scene, &reference);
         assert_eq!(scene.fake.log()[before..], []);
+    }
+    scene.stop();
+}
+
+/// Two networks for which the same zone of conntrack would be first.
+#[test]
+fn a_network_keeps_its_zone_when_another_one_is_deleted() {
+    let mut scene = Scene::new();
+    let derived = |n: u128| number(&[GroupId(Uuid::from_u128(n))].into()) % 61_440;
+    let mut seen = HashMap::new();
+    let alike = (1..).find_map(|n| Some([seen.insert(derived(n), n)?, n])).unwrap();
+    let [first, second] = alike.map(|n| NetworkId(Uuid::from_u128(n)));
+    for (n, id) in [(AGENTS, first), (AGENTS + 2, second)] {
+        let (mut network, mut subnet) = (create_network(n), create_subnet(n, false));
+        if let (Action::CreateNetworks(networks), Action::CreateSubnets(subnets)) = (&mut network, &mut subnet) {
+            (networks[0].id, subnets[0].network_id) = (Some(id), id);
+        }
+        scene.perform(network).unwrap();
+        scene.perform(subnet).unwrap();
+    }
+    scene.perform(create_group(0)).unwrap();
+    let mut create = create_port(AGENTS);
+    if let Action::CreatePorts(ports) = &mut create {
+        (ports[0].network_id, ports[0].groups) = (second, Some([group_id(0)].into()));
+    }
+    let port = port_of(scene.perform(create).unwrap()).port.id;
+    scene.attach(NETNS, WantedNic::Port(port)).unwrap();
+    let zone = |scene: &Scene| scene.fake.device(port).unwrap().filter.of(port).unwrap().groups.as_ref().unwrap().zone;
+    let before = zone(&scene);
+    scene.perform(Action::DeleteNetwork(first)).unwrap();
+    let log = scene.fake.log().len();
+    for end in [Scene::stop, Scene::kill] {
+        end(&mut scene);
+        scene.open();
+        scene.daemon().drain();
+        assert_eq!((zone(&scene), &scene.fake.log()[log..]), (before, &[][..]));
     }
     scene.stop();
 }

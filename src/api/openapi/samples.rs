@@ -52,6 +52,7 @@ pub(super) fn network() -> NetworkView {
         kind: NetworkKind::Local,
         physical_network: None,
         segmentation_id: None,
+        zone: 4096,
         port_security: true,
         isolated: false,
         created_at: then(),
