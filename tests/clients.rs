@@ -9,22 +9,29 @@ mod clients;
 mod daemon;
 #[path = "common/netns.rs"]
 mod netns;
+#[path = "common/pki.rs"]
+mod pki;
 
 use daemon::Daemon;
 use netns::in_netns;
+use pki::{ADDRESS, Pki};
 
 /// Runs one file of tests against a daemon of its own.
 fn passes(file: &'static str) {
     runs(vec!["-m", "pytest", "-q", file]);
 }
 
-/// Runs Python against a daemon of its own. A test that is skipped counts as failed.
+/// Runs Python against a daemon of its own, which also serves TLS. A test that is skipped counts as failed.
 fn runs(arguments: Vec<&'static str>) {
     clients::install();
     in_netns(move || {
-        let daemon = Daemon::start();
+        let pki = Pki::new();
+        let mut daemon = Daemon::prepared("/run/nicd");
+        std::fs::write(daemon.config(), pki.listen(&["cloud-1"])).unwrap();
+        daemon.launch();
         let mut python = clients::python();
         python.args(&arguments).current_dir(clients::sources()).env("NICD_TEST_SOCKET", daemon.socket());
+        python.env("NICD_TEST_HOST", format!("https://{ADDRESS}")).env("NICD_TEST_PKI", pki.file(""));
         let output = python.output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         println!("{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -35,6 +42,11 @@ fn runs(arguments: Vec<&'static str>) {
 #[test]
 fn openstacksdk_makes_lists_attaches_and_detaches_and_raises_the_right_exceptions() {
     passes("test_openstacksdk.py");
+}
+
+#[test]
+fn openstacksdk_does_the_same_from_another_host_over_tls() {
+    passes("test_tls.py");
 }
 
 #[test]

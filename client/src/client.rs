@@ -1,4 +1,4 @@
-//! A daemon by its socket: calls with a time limit, repeated where that is safe.
+//! A daemon: calls with a time limit, repeated where that is safe.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::daemon::{Daemon, Remote, refused_handshake};
 use crate::error::{Call, Error, Refusal};
 use crate::events::Events;
 use crate::http::{self, Connection, JSON, LINES, Lines};
@@ -23,10 +24,10 @@ use crate::retry::{FirstContact, Pauses, Retry};
 /// The time limit of one attempt, including the wait while the daemon starts. It is longer than any operation of the daemon.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A daemon, by its socket. Each call opens a connection of its own, so a client may be shared and cloned freely.
+/// A daemon. Each call opens a connection of its own, so a client may be shared and cloned freely.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    daemon: Daemon,
     limit: Duration,
     /// The same of a GET.
     read_limit: Duration,
@@ -60,7 +61,16 @@ enum Earlier {
 impl Client {
     /// The daemon at `socket`. An attempt is given up after two minutes; repeats are [`Retry::default`].
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), limit: LIMIT, read_limit: LIMIT, retry: Retry::default(), notice: None }
+        Self::of(Daemon::Socket(socket.into()))
+    }
+
+    /// A daemon on another host, with the same limits and repeats.
+    pub fn remote(remote: Remote) -> Self {
+        Self::of(Daemon::Remote(remote))
+    }
+
+    fn of(daemon: Daemon) -> Self {
+        Self { daemon, limit: LIMIT, read_limit: LIMIT, retry: Retry::default(), notice: None }
     }
 
     /// The same daemon, with this time limit for each attempt.
@@ -148,14 +158,19 @@ impl Client {
         Ok(Events::open(self.clone(), self.lines(Some(last), self.retry).await?, Some(last)))
     }
 
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+    /// Whether the daemon is on another host.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.daemon, Daemon::Remote(_))
+    }
+
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// Opens the event stream again after its connection has ended.
     pub(crate) async fn reopen(&self, last: Option<u64>) -> Result<Lines, Error> {
         if self.retry.limit.is_zero() {
-            return Err(Error::StreamEnded { socket: self.socket.clone() });
+            return Err(Error::StreamEnded { at: self.daemon.to_string() });
         }
         // So that a daemon that closes each stream at once is not asked without end.
         sleep(self.retry.first).await;
@@ -271,11 +286,15 @@ impl Client {
         }
     }
 
-    /// Connects to the socket. If that is not permitted and the call only reads, connects to the socket for reading beside it.
+    /// Connects. If the socket may not be used and the call only reads, connects to the socket for reading beside it.
     async fn connect(&self, method: &Method) -> Result<Connection, http::Error> {
-        match Connection::open(&self.socket).await {
+        let socket = match &self.daemon {
+            Daemon::Socket(socket) => socket,
+            Daemon::Remote(remote) => return Connection::open_remote(remote).await,
+        };
+        match Connection::open(socket).await {
             Err(http::Error::Connect(refused)) if refused.kind() == io::ErrorKind::PermissionDenied && *method == Method::GET => {
-                Connection::open(&view_beside(&self.socket)).await.map_err(|_| http::Error::Connect(refused))
+                Connection::open(&view_beside(socket)).await.map_err(|_| http::Error::Connect(refused))
             }
             opened => opened,
         }
@@ -283,15 +302,18 @@ impl Client {
 
     async fn in_time<T>(&self, call: &Call, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let limit = if call.method == Method::GET { self.read_limit } else { self.limit };
-        let silent = || Error::Silent { socket: self.socket.clone(), call: call.clone(), limit };
+        let silent = || Error::Silent { at: self.daemon.to_string(), call: call.clone(), limit };
         timeout(limit, work).await.unwrap_or_else(|_| Err(silent()))
     }
 
     fn failed(&self, call: &Call, error: http::Error) -> Error {
-        let (socket, call) = (self.socket.clone(), call.clone());
+        let (at, call) = (self.daemon.to_string(), call.clone());
         match error {
-            http::Error::Connect(source) => Error::Unreachable { socket, source },
-            http::Error::Exchange(source) => Error::Unanswered { socket, call, source },
+            http::Error::Connect(source) => Error::Unreachable { at, source },
+            http::Error::Exchange(source) => match refused_handshake(&source) {
+                Some(source) => Error::Unreachable { at, source },
+                None => Error::Unanswered { at, call, source },
+            },
             http::Error::Request(source) => Error::Unsendable { call, source: source.into() },
         }
     }

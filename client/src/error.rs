@@ -1,6 +1,5 @@
 //! How a call fails.
 
-use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -12,39 +11,39 @@ use crate::retry::Refusals;
 /// A call that failed. A `Display` leaves out the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection to the socket failed. Nothing was sent.
-    #[error("nicd cannot be reached at {}", socket.display())]
+    /// The connection failed. Nothing was executed.
+    #[error("nicd cannot be reached at {at}")]
     Unreachable {
-        /// The daemon's socket.
-        socket: PathBuf,
+        /// The daemon's socket, or its address.
+        at: String,
         /// Why connecting failed.
         source: io::Error,
     },
     /// The connection ended, or what came was not HTTP, before the answer was complete. The call may have been executed.
-    #[error("nicd at {} did not answer {call}", socket.display())]
+    #[error("nicd at {at} did not answer {call}")]
     Unanswered {
-        /// The daemon's socket.
-        socket: PathBuf,
+        /// The daemon's socket, or its address.
+        at: String,
         /// The call.
         call: Call,
         /// What happened to the connection.
         source: hyper::Error,
     },
     /// The daemon accepted the connection but did not answer in time. The call may have been executed.
-    #[error("nicd at {} did not answer {call} within {} s", socket.display(), limit.as_secs())]
+    #[error("nicd at {at} did not answer {call} within {} s", limit.as_secs())]
     Silent {
-        /// The daemon's socket.
-        socket: PathBuf,
+        /// The daemon's socket, or its address.
+        at: String,
         /// The call.
         call: Call,
         /// The time limit.
         limit: Duration,
     },
     /// The event stream ended, and is not to be opened again.
-    #[error("nicd at {} closed the event stream", socket.display())]
+    #[error("nicd at {at} closed the event stream")]
     StreamEnded {
-        /// The daemon's socket.
-        socket: PathBuf,
+        /// The daemon's socket, or its address.
+        at: String,
     },
     /// The daemon refused the call.
     #[error(transparent)]
@@ -106,7 +105,12 @@ impl Error {
     /// Whether a repeat may succeed, and how long to wait for it at least.
     pub(crate) fn passes_after(&self, refusals: Refusals) -> Option<Duration> {
         match self {
-            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => None,
+            // InvalidData: a certificate is not accepted, on this side or on the other.
+            Self::Unreachable { source, .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData) =>
+            {
+                None
+            }
             Self::Unreachable { .. } | Self::Unanswered { .. } => Some(Duration::ZERO),
             // A change that takes longer than its limit is not sent a second time while the first may still be under way.
             Self::Silent { call, .. } if call.method == Method::GET => Some(Duration::ZERO),

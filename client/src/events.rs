@@ -1,7 +1,6 @@
 //! The event stream.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -70,14 +69,14 @@ pub struct Event {
 ///
 /// As a `Stream` it ends after its first error.
 pub struct Events {
-    socket: PathBuf,
+    at: String,
     stream: Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>,
 }
 
 impl Events {
     pub(crate) fn open(client: Client, lines: Lines, last: Option<u64>) -> Self {
-        let socket = client.socket().to_owned();
-        Self { socket, stream: Box::pin(unfold(Reader { client, state: State::Open(lines), last }, Reader::next)) }
+        let at = client.daemon().to_string();
+        Self { at, stream: Box::pin(unfold(Reader { client, state: State::Open(lines), last }, Reader::next)) }
     }
 
     /// The next event. Cancel-safe: a wait that was given up loses no event.
@@ -85,7 +84,7 @@ impl Events {
     /// # Errors
     /// The stream ended and could not be opened again, or has ended with an error before.
     pub async fn next(&mut self) -> Result<Event, Error> {
-        self.stream.next().await.unwrap_or_else(|| Err(Error::StreamEnded { socket: self.socket.clone() }))
+        self.stream.next().await.unwrap_or_else(|| Err(Error::StreamEnded { at: self.at.clone() }))
     }
 }
 
@@ -99,7 +98,7 @@ impl Stream for Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Events").field("at", &self.at).finish_non_exhaustive()
     }
 }
 

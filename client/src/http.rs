@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a Unix socket: connections, requests, answers. [`Client`](crate::Client) is built on it.
+//! HTTP/1.1 over a Unix socket or TLS: connections, requests, answers. [`Client`](crate::Client) is built on it.
 
 use std::fmt::Write;
 use std::io;
@@ -12,8 +12,11 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
+
+use crate::daemon::Remote;
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
@@ -34,7 +37,7 @@ const LINE: usize = 1 << 20;
 /// A call that was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection to the socket failed.
+    /// The connection failed.
     #[error(transparent)]
     Connect(#[from] io::Error),
     /// The connection ended, or what came was not HTTP, before the answer was complete.
@@ -67,7 +70,18 @@ impl Connection {
     /// # Errors
     /// [`Error::Connect`], or what came at once was not HTTP.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let stream = connect(path).await?;
+        Self::over(connect(path).await?).await
+    }
+
+    /// Connects to a daemon on another host.
+    ///
+    /// # Errors
+    /// As for [`Connection::open`].
+    pub async fn open_remote(remote: &Remote) -> Result<Self, Error> {
+        Self::over(remote.connect().await?).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, Error> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Its failures also reach the call in flight, which reports them.
         tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! A client of nicd over its Unix socket.
+//! A client of nicd, over its Unix socket, or over TLS from another host.
 //!
 //! [`Client`] has a method for each operation that a control plane needs, with typed requests and answers, and `get`, `post`, `put`
 //! and `delete` for the rest of the API. Calls are repeated as [`Retry`] says; [`Error`] says how a call failed; [`Events`] is the
@@ -21,11 +21,12 @@
 //! # }
 //! ```
 //!
-//! Each call opens a connection of its own; opening one on a Unix socket takes microseconds.
+//! Each call opens a connection of its own; opening one on a Unix socket takes microseconds, and one on TLS some milliseconds.
 //!
 //! | module | content |
 //! |---|---|
-//! | [`http`] | HTTP/1.1 over a Unix socket: connections, requests, answers, lines |
+//! | [`http`] | HTTP/1.1 over a Unix socket or TLS: connections, requests, answers, lines |
+//! | `daemon` | [`Remote`]: a daemon on another host, and the certificates |
 //! | [`blocking`] | the same without a runtime: one kept connection, and the event stream on a thread |
 //! | `client`, `operations` | [`Client`]: calls with time limit and repeats; its typed operations |
 //! | `error` | [`Error`] and [`Refusal`] |
@@ -35,6 +36,7 @@
 
 pub mod blocking;
 mod client;
+mod daemon;
 mod error;
 mod events;
 pub mod groups;
@@ -44,6 +46,7 @@ mod retry;
 pub mod types;
 
 pub use client::{Client, member};
+pub use daemon::{Credentials, Remote, RemoteError};
 pub use error::{Call, Error, Refusal};
 pub use events::{Event, EventKind, Events};
 pub use groups::{Allows, NewSecurityGroup, NewSecurityGroupRule, SecurityGroup, SecurityGroupChange, SecurityGroupRule};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nicd_client::{FirstContact, Refusals, Retry};
+use nicd_client::{FirstContact, Refusals, Remote, Retry};
 use serde_json::Value;
 
 pub use nicd_client::{Client, Error as ClientError, member};
@@ -17,11 +17,20 @@ const READ: Duration = Duration::from_secs(10);
 /// How long the daemon may compare all its records with the kernel.
 pub const VERIFY: Duration = Duration::from_secs(120);
 
-/// The daemon at `socket`. That it is not there is told at once, and so is a refusal that does not end by itself.
+/// The daemon at a socket. That it is not there is told at once, and so is a refusal that does not end by itself.
 pub fn daemon(socket: PathBuf) -> Client {
+    as_commands_call(Client::new(socket))
+}
+
+/// The daemon of another host, in the same way.
+pub fn remote(remote: Remote) -> Client {
+    as_commands_call(Client::remote(remote))
+}
+
+fn as_commands_call(client: Client) -> Client {
     let refusals = Refusals::Brief;
     let retry = Retry { limit: INTERRUPTION, first_contact: FirstContact::Required, refusals, ..Retry::default() };
-    Client::new(socket).with_read_limit(READ).with_retry(retry)
+    client.with_read_limit(READ).with_retry(retry)
 }
 
 /// The `id` of an object, or the member that has it.

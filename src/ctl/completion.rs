@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap_complete::env::Shells;
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
-use nicd_client::{Client, Retry};
+use nicd_client::{Client, Credentials, Remote, Retry};
 use serde_json::Value;
 
 use super::args::{self, SOCKET};
@@ -91,7 +91,8 @@ fn of(kind: Kind) -> ArgValueCompleter {
 /// What objects can be called on the command line, each with a short description.
 fn listed(kind: Kind) -> Vec<(String, String)> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let client = Client::new(socket()).with_retry(Retry::NONE);
+    let Some(client) = daemon() else { return Vec::new() };
+    let client = client.with_retry(Retry::NONE);
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, kind.list(&client, &[])).await });
     let objects = answer.ok().and_then(Result::ok).unwrap_or_default();
     texts(kind, &objects)
@@ -132,13 +133,23 @@ fn text(kind: Kind, object: &Value, names: &HashMap<&str, usize>, ranges: &HashM
     Some((name.or(range).unwrap_or(id).to_owned(), about.to_owned()))
 }
 
-/// The daemon's socket, from the command line that is completed or the environment.
-fn socket() -> PathBuf {
+/// The daemon that the command line that is completed, or the environment, names; none when it cannot be called.
+fn daemon() -> Option<Client> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let apart = words.iter().position(|word| word == "--socket").and_then(|place| words.get(place + 1).cloned());
-    let joined = || words.iter().find_map(|word| word.to_str()?.strip_prefix("--socket=").map(OsString::from));
-    let given = apart.or_else(joined).filter(|path| !path.is_empty());
-    given.or_else(|| std::env::var_os("NICD_SOCKET")).unwrap_or_else(|| SOCKET.into()).into()
+    let typed = |flag: &str| {
+        let apart = words.iter().position(|word| word == flag).and_then(|place| words.get(place + 1).cloned());
+        let joined = || words.iter().find_map(|word| word.to_str()?.strip_prefix(flag)?.strip_prefix('=').map(OsString::from));
+        apart.or_else(joined).filter(|value| !value.is_empty())
+    };
+    let given = |flag, variable| typed(flag).or_else(|| std::env::var_os(variable));
+    let socket = typed("--socket");
+    let host = typed("--host").or_else(|| std::env::var_os("NICD_HOST").filter(|_| socket.is_none()));
+    let Some(host) = host else {
+        return Some(Client::new(socket.or_else(|| std::env::var_os("NICD_SOCKET")).unwrap_or_else(|| SOCKET.into())));
+    };
+    let file = |flag, variable| given(flag, variable).map(PathBuf::from);
+    let (cert, key, cacert) = (file("--cert", "NICD_CERT")?, file("--key", "NICD_KEY")?, file("--cacert", "NICD_CACERT")?);
+    Remote::new(host.to_str()?, &Credentials { cert, key, cacert }).ok().map(Client::remote)
 }
 
 #[cfg(test)]

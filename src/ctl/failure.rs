@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io;
 
 use hyper::{Method, StatusCode};
-use nicd_client::Call;
+use nicd_client::{Call, RemoteError};
 
 use super::client::ClientError;
 use super::names::NameError;
@@ -26,6 +26,12 @@ pub enum Failure {
     /// A call on the daemon failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The daemon of another host cannot be called at all.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// `doctor` of another host.
+    #[error("doctor looks at the host that it runs on: run it there, without --host")]
+    NotHere,
     /// A name stands for nothing, or for too much.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -114,6 +120,7 @@ impl Failure {
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
             Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive | Self::NotAList => USAGE,
+            Self::Remote(_) | Self::NotHere => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,
@@ -188,12 +195,23 @@ fn client_code(error: &ClientError) -> u8 {
 
 fn client_advice(error: &ClientError) -> Option<&'static str> {
     match error {
+        ClientError::Unreachable { at, source } if at.starts_with("https://") => remote_advice(source.kind()),
         ClientError::Unreachable { source, .. } => connect_advice(source.kind()),
         ClientError::Unanswered { call, .. } | ClientError::Silent { call, .. } if call.method != Method::GET => {
             Some("it may or may not have been carried out: `nicctl list` shows which")
         }
         ClientError::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
             Some("only root and members of the group nicd may use this socket")
+        }
+        _ => None,
+    }
+}
+
+fn remote_advice(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::ConnectionRefused => Some("does nicd run there, with this address as tls in [listen]?"),
+        io::ErrorKind::InvalidData => {
+            Some("has --cacert the authority of that host's certificate, and is --cert of an authority in its client_ca?")
         }
         _ => None,
     }
@@ -217,8 +235,6 @@ fn connect_advice(kind: io::ErrorKind) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use hyper::HeaderMap;
     use nicd_client::Refusal;
 
@@ -226,7 +242,7 @@ mod tests {
 
     fn unreachable(errno: i32) -> Failure {
         let source = io::Error::from_raw_os_error(errno);
-        ClientError::Unreachable { socket: PathBuf::from("/run/nicd/nicd.sock"), source }.into()
+        ClientError::Unreachable { at: "/run/nicd/nicd.sock".to_owned(), source }.into()
     }
 
     #[test]
@@ -260,7 +276,7 @@ mod tests {
     fn a_request_is_not_told_in_words_of_http() {
         let call = Call { method: Method::POST, target: "/v2.0/ports".to_owned() };
         let limit = std::time::Duration::from_secs(7);
-        let sentence = Failure::from(ClientError::Silent { socket: PathBuf::from("/s"), call, limit }).sentence();
+        let sentence = Failure::from(ClientError::Silent { at: "/s".to_owned(), call, limit }).sentence();
         assert!(sentence.starts_with("nicd at /s did not answer the request within 7 s; it may or may not"), "{sentence}");
     }
 

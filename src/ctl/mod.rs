@@ -33,12 +33,15 @@ mod wait;
 mod wording;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::manual;
-use args::{Cli, Command};
+use args::{Away, Cli, Command};
+use client::Client;
 use commands::Session;
 use failure::Failure;
+use nicd_client::{Credentials, Remote, RemoteError};
 use out::Out;
 use progress::Progress;
 
@@ -63,13 +66,29 @@ fn usage(said: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> ExitCode {
-    let mut session = Session::new(client::daemon(cli.socket), Out::stdout(cli.output, cli.listing, Progress::new()));
+    let client = match reached(cli.away, cli.socket) {
+        Ok(client) => client,
+        Err(error) => {
+            let failure = Failure::from(error);
+            let _ = writeln!(io::stderr(), "error: {}", failure.sentence());
+            return ExitCode::from(failure.exit_code());
+        }
+    };
+    let mut session = Session::new(client, Out::stdout(cli.output, cli.listing, Progress::new()));
     let Err(failure) = perform(&mut session, cli.command) else { return ExitCode::SUCCESS };
     if !failure.is_quiet() {
         // If stderr is closed, the exit code alone tells.
         let _ = writeln!(io::stderr(), "error: {}", session.sentence(&failure));
     }
     ExitCode::from(failure.exit_code())
+}
+
+/// The daemon that is meant: another host's, if one was named with what it takes, else the one at the socket.
+fn reached(away: Away, socket: PathBuf) -> Result<Client, RemoteError> {
+    let Away { host: Some(host), cert: Some(cert), key: Some(key), cacert: Some(cacert) } = away else {
+        return Ok(client::daemon(socket));
+    };
+    Ok(client::remote(Remote::new(&host, &Credentials { cert, key, cacert })?))
 }
 
 fn perform(session: &mut Session, command: Command) -> Result<(), Failure> {

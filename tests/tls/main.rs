@@ -1,7 +1,8 @@
-//! `[listen] tls`: the API for remote control planes. The real daemon, and clients that are not ours: curl and openssl's.
+//! `[listen] tls`: the API for remote control planes. The real daemon, and clients: nicctl, and those that are not ours, curl and openssl's.
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
+mod client;
 mod config;
 #[path = "../common/daemon.rs"]
 mod daemon;
@@ -10,6 +11,7 @@ mod fixture;
 mod herd;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/pki.rs"]
 mod pki;
 mod refused;
 mod reload;

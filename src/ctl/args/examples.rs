@@ -13,6 +13,7 @@ const LINES: &[(&str, &[&str])] = &[
             "nicctl server add web --netns /run/netns/web",
             "nicctl attach web --network blue --wait",
             "nicctl list web",
+            "nicctl list --host https://host-1.example:8443 --cert cloud-1.pem --key cloud-1.key --cacert ca.pem",
         ],
     ),
     ("network", &["nicctl network create blue --subnet 192.0.2.0/24", "nicctl network list"]),

@@ -17,6 +17,7 @@ pub use trunk::{ChangedTrunk, NewTrunk, TrunkCommand};
 
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::completion;
@@ -63,10 +64,33 @@ pub struct Cli {
     pub socket: PathBuf,
 
     #[command(flatten)]
+    pub away: Away,
+
+    #[command(flatten)]
     pub listing: Listing,
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// A daemon on another host.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
+pub struct Away {
+    /// The daemon of another host (its [listen] tls), in place of a socket; with --cert, --key and --cacert
+    #[arg(long, global = true, help_heading = GLOBAL, env = "NICD_HOST", value_name = "https://HOST:PORT")]
+    pub host: Option<String>,
+
+    /// The file (PEM) with the certificate that --host is shown
+    #[arg(long, global = true, help_heading = GLOBAL, env = "NICD_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// The file (PEM) with the private key of --cert
+    #[arg(long, global = true, help_heading = GLOBAL, env = "NICD_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// The file (PEM) with the authority that the certificate of --host is verified against
+    #[arg(long, global = true, help_heading = GLOBAL, env = "NICD_CACERT", value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
 }
 
 /// The definition of the command line, with its examples.
@@ -81,7 +105,26 @@ pub fn command() -> clap::Command {
 pub fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    // What was typed wins over the environment, in which NICD_HOST wins over NICD_SOCKET.
+    match (typed("socket"), typed("host")) {
+        (true, true) => return Err(usage(&mut command, "--socket and --host are two daemons: give one of them")),
+        (true, false) => cli.away.host = None,
+        (false, _) => {}
+    }
+    let Away { host, cert, key, cacert } = &cli.away;
+    if host.is_some() && (cert.is_none() || key.is_none() || cacert.is_none()) {
+        return Err(usage(
+            &mut command,
+            "a daemon on another host needs --cert, --key and --cacert (NICD_CERT, NICD_KEY, NICD_CACERT)",
+        ));
+    }
+    Ok(cli)
+}
+
+fn usage(command: &mut clap::Command, said: &str) -> clap::Error {
+    command.error(clap::error::ErrorKind::ArgumentConflict, said)
 }
 
 /// How lists are printed.
@@ -338,6 +381,7 @@ mod tests {
             "nicctl graph --format svg --network blue",
             "nicctl doctor -o json",
             "nicctl --socket /tmp/s -o json gc --apply",
+            "nicctl list --host https://host-1.example:8443 --cert c.pem --key k.pem --cacert ca.pem",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }

@@ -1,5 +1,7 @@
 //! Authorities and certificates, made by openssl.
 
+#![allow(dead_code)] // each test target uses its part
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
