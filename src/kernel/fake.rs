@@ -605,15 +605,16 @@ impl World {
     /// A bridge has carrier while one of its ports forwards (`br_port_state_selection`, net/bridge/br_stp.c), and the least MTU
     /// of its ports unless it was given one (`br_mtu_auto_adjust`, net/bridge/br_if.c).
     fn follow_ports(&mut self, bridge: u32) {
-        let ports = self.ports_of(bridge);
         let Some(mut link) = self.links.get(&bridge).cloned().filter(|link| link.kind == Kind::Bridge) else { return };
-        match ports.iter().any(|port| port.bridge_port.is_some_and(|port| port.forwarding)) {
+        let ports = || self.links.values().filter(move |link| link.master == Some(bridge));
+        let mtu = ports().map(|port| port.mtu).min();
+        match ports().any(|port| port.bridge_port.is_some_and(|port| port.forwarding)) {
             true => self.without_carrier.remove(&bridge),
             false => self.without_carrier.insert(bridge),
         };
         link.lower_up = link.up && !self.without_carrier.contains(&bridge);
         if !self.given_mtu.contains(&bridge) {
-            link.mtu = ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
+            link.mtu = mtu.unwrap_or(1500);
         }
         if self.links.get(&bridge) != Some(&link) {
             self.links.insert(bridge, link.clone());
