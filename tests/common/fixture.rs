@@ -197,6 +197,14 @@ impl Fixture {
         }
     }
 
+    /// Waits until an ACTIVE port says this of itself: it is looked at again after what health tells of it.
+    pub fn wait_active(&mut self, id: &str, reason: Option<&str>) {
+        let wanted = (json!("ACTIVE"), json!(reason));
+        self.wait_until(id, &format!("{wanted:?}"), |port| {
+            port.is_some_and(|port| (&port["status"], &port["nicd:reason"]) == (&wanted.0, &wanted.1))
+        });
+    }
+
     /// Waits until a port meets a condition; `None` stands for a deleted port.
     pub fn wait_until(&mut self, id: &str, what: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
         let deadline = Instant::now() + PATIENCE;

@@ -115,22 +115,21 @@ fn a_declined_address_is_told_of_and_the_port_stays_active() {
         fixture.events.wait_for("agent.degraded", |event| {
             event["event"] == "agent.degraded" && event["reason"] == "address_declined" && event["port_id"] == vm.port.as_str()
         });
-        let shown = fixture.port(&vm.port);
-        assert_eq!((&shown["status"], &shown["nicd:reason"]), (&json!("ACTIVE"), &json!("address_declined")));
+        fixture.wait_active(&vm.port, Some("address_declined"));
         let health = fixture.api.get("/nicd/v1/health").expect(200);
         assert!(health["problems"].as_array().unwrap().iter().any(|one| one["reason"] == "address_declined"), "{health}");
         // Whom nicd tells nothing has nothing to decline.
         let path = format!("/v2.0/ports/{}", vm.port);
         fixture.api.put(&path, &json!({"port": {"nicd:dhcp": false}})).expect(200);
         fixture.events.wait_for("agent.recovered", |event| event["event"] == "agent.recovered");
-        assert_eq!(fixture.port(&vm.port)["nicd:reason"], json!(null));
+        fixture.wait_active(&vm.port, None);
         fixture.api.put(&path, &json!({"port": {"nicd:dhcp": true}})).expect(200);
         vm.is_ignored(&decline, None);
         fixture.events.wait_for("agent.degraded", |event| event["event"] == "agent.degraded");
         // Another address ends it.
         fixture.api.put(&path, &json!({"port": {"fixed_ips": [{"ip_address": "192.0.2.99"}]}})).expect(200);
         fixture.events.wait_for("agent.recovered", |event| event["event"] == "agent.recovered");
-        assert_eq!(fixture.port(&vm.port)["nicd:reason"], json!(null));
+        fixture.wait_active(&vm.port, None);
         assert_eq!(vm.ask(&Message::of(DISCOVER)).yiaddr, Ipv4Addr::new(192, 0, 2, 99));
         // Who still asks for the old one begins anew, be it that it renews it from the old one.
         assert_eq!(vm.ask(&Message::of(REQUEST).with(50, &vm.address.octets())).kind, NAK);

@@ -81,8 +81,7 @@ fn an_address_that_another_machine_has_is_told_of_with_its_mac() {
             let port = port_with(&mut fixture, &network, &addresses, json!({}));
             let mut vm = Machine::of(&mut fixture, &port);
             conflict(&mut fixture, "agent.degraded", &port);
-            let shown = fixture.port(&port);
-            assert_eq!((&shown["status"], &shown["nicd:reason"]), (&json!("ACTIVE"), &json!("address_in_use")));
+            fixture.wait_active(&port, Some("address_in_use"));
             let health = fixture.api.get("/nicd/v1/health").expect(200);
             let problem = health["problems"].as_array().unwrap().iter().find(|one| one["reason"] == "address_in_use").unwrap();
             let detail = text(&problem["detail"]);
@@ -94,7 +93,7 @@ fn an_address_that_another_machine_has_is_told_of_with_its_mac() {
             // Another address ends it.
             fixture.api.put(&format!("/v2.0/ports/{port}"), &json!({"port": {"fixed_ips": [{"ip_address": free}]}})).expect(200);
             conflict(&mut fixture, "agent.recovered", &port);
-            assert_eq!(fixture.port(&port)["nicd:reason"], json!(null));
+            fixture.wait_active(&port, None);
             // Its own guest has heard none of it: it would take it for another's claim.
             let its = [address, free].map(|address| address.parse::<IpAddr>().unwrap());
             let heard: Vec<_> = vm.frames().iter().filter_map(|frame| said(frame)).filter(|said| its.contains(&said.1)).collect();

@@ -151,7 +151,7 @@ fn a_machine_gets_its_ports_address_and_no_other() {
         fixture.events.wait_for("agent.degraded", |event| {
             event["event"] == "agent.degraded" && event["reason"] == "address_declined" && event["port_id"] == vm.port.as_str()
         });
-        assert_eq!(fixture.port(&vm.port)["nicd:reason"], "address_declined");
+        fixture.wait_active(&vm.port, Some("address_declined"));
         let lease = &leases(&mut fixture, &vm.port)[0];
         let shown = ["family", "state", "message", "address"].map(|key| text(&lease[key]));
         assert_eq!(shown, ["ipv6", "declined", "decline6", &own.to_string()]);
