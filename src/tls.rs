@@ -19,6 +19,12 @@ pub mod pem;
 
 pub use names::Names;
 
+/// The keys of the configuration that name files.
+pub const CERT: &str = "listen.cert";
+const KEY: &str = "listen.key";
+/// See [`CERT`].
+pub const CLIENT_CA: &str = "listen.client_ca";
+
 /// How long before its end a certificate is told of.
 pub const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -35,7 +41,7 @@ pub struct Tls {
 /// A certificate of the server's own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The key of the configuration that names its file, without the section.
+    /// The key of the configuration that names its file: [`CERT`] or [`CLIENT_CA`].
     pub key: &'static str,
     /// The file.
     pub path: PathBuf,
@@ -54,32 +60,32 @@ impl Tls {
     /// Reads the files, and checks that they fit each other.
     ///
     /// # Errors
-    /// A file cannot be read or is not what it is to be, or the key is not for it alone to read.
+    /// A file cannot be read, or has no certificate or key that can be used; every user can read the key; or the key is of another certificate.
     pub fn read(settings: &TlsSettings) -> Result<Self, ConfigError> {
         let TlsSettings { cert, key, client_ca, allow, .. } = settings;
-        let chain = pem::certificates(cert).map_err(|error| bad("cert", cert, error.why))?;
-        let secret = fs::metadata(key).map_err(|error| bad("key", key, error))?;
+        let chain = pem::certificates(cert).map_err(|error| bad(CERT, cert, error.why))?;
+        let secret = fs::metadata(key).map_err(|error| bad(KEY, key, error))?;
         if secret.permissions().mode() & 0o007 != 0 {
-            return Err(bad("key", key, "every user of this host can read or change it: chmod o= and chgrp nicd are expected"));
+            return Err(bad(KEY, key, "every user of this host can read or change it: chmod o= and chgrp nicd are expected"));
         }
-        let private = pem::key(key).map_err(|error| bad("key", key, error.why))?;
-        let authorities = pem::certificates(client_ca).map_err(|error| bad("client_ca", client_ca, error.why))?;
-        let mut certificates = ends("cert", cert, &chain)?;
-        certificates.extend(ends("client_ca", client_ca, &authorities)?);
-        let roots = pem::roots(client_ca).map_err(|error| bad("client_ca", client_ca, error.why))?;
+        let private = pem::key(key).map_err(|error| bad(KEY, key, error.why))?;
+        let authorities = pem::certificates(client_ca).map_err(|error| bad(CLIENT_CA, client_ca, error.why))?;
+        let mut certificates = ends(CERT, cert, &chain)?;
+        certificates.extend(ends(CLIENT_CA, client_ca, &authorities)?);
+        let roots = pem::roots_of(client_ca, authorities).map_err(|error| bad(CLIENT_CA, client_ca, error.why))?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
-            .map_err(|error| bad("client_ca", client_ca, error))?;
+            .map_err(|error| bad(CLIENT_CA, client_ca, error))?;
         let versions = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| bad("cert", cert, error))?;
+            .map_err(|error| bad(CERT, cert, error))?;
         let served = versions.with_client_cert_verifier(verifier).with_single_cert(chain, private);
         let mut config = served.map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                bad("key", key, format!("it is not the key of the certificate in listen.cert ({})", cert.display()))
+                bad(KEY, key, format!("it is not the key of the certificate in listen.cert ({})", cert.display()))
             }
-            rustls::Error::InvalidCertificate(_) => bad("cert", cert, error),
-            error => bad("key", key, error),
+            rustls::Error::InvalidCertificate(_) => bad(CERT, cert, error),
+            error => bad(KEY, key, error),
         })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Each connection's certificate is verified anew: a resumed session would skip that.
@@ -108,10 +114,5 @@ fn ends(key: &'static str, path: &Path, found: &[CertificateDer<'_>]) -> Result<
 }
 
 fn bad(key: &'static str, path: &Path, why: impl ToString) -> ConfigError {
-    let key = match key {
-        "cert" => "listen.cert",
-        "key" => "listen.key",
-        _ => "listen.client_ca",
-    };
     ConfigError::Value { key, value: path.display().to_string(), expected: why.to_string() }
 }

@@ -39,7 +39,7 @@ pub(super) async fn delete(request: Request) -> Response {
     start(request, JobKind::DeleteNics, named_port, |port, _| Ok(NicChange::Delete(port))).await
 }
 
-/// Has a job accepted: `one` reads each of its NICs, and `change` says what is to be done about it.
+/// Has a job accepted: `one` reads each of its NICs, and `change` makes the job's change of it.
 async fn start<T>(
     (State(state), params, Extension(caller), headers, body): Request,
     kind: JobKind,

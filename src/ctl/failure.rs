@@ -31,7 +31,7 @@ pub enum Failure {
     Remote(#[from] RemoteError),
     /// `doctor` of another host.
     #[error("doctor looks at the host that it runs on: run it there, without --host")]
-    NotHere,
+    LocalOnly,
     /// A name stands for nothing, or for too much.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -120,7 +120,7 @@ impl Failure {
             Self::Wait(WaitError::TimedOut { .. }) => WAIT_TIMED_OUT,
             Self::Wait(WaitError::Client(error)) => client_code(error),
             Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive | Self::NotAList => USAGE,
-            Self::Remote(_) | Self::NotHere => USAGE,
+            Self::Remote(_) | Self::LocalOnly => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
             Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::manual;
-use args::{Away, Cli, Command};
+use args::{Cli, Command, RemoteArgs};
 use client::Client;
 use commands::Session;
 use failure::Failure;
@@ -66,7 +66,7 @@ fn usage(said: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> ExitCode {
-    let client = match reached(cli.away, cli.socket) {
+    let client = match daemon(cli.remote, cli.socket) {
         Ok(client) => client,
         Err(error) => {
             let failure = Failure::from(error);
@@ -83,9 +83,9 @@ fn start(cli: Cli) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-/// The daemon that is meant: another host's, if one was named with what it takes, else the one at the socket.
-fn reached(away: Away, socket: PathBuf) -> Result<Client, RemoteError> {
-    let Away { host: Some(host), cert: Some(cert), key: Some(key), cacert: Some(cacert) } = away else {
+/// The daemon of another host, if the command line names one with its files, else the one at the socket.
+fn daemon(remote: RemoteArgs, socket: PathBuf) -> Result<Client, RemoteError> {
+    let RemoteArgs { host: Some(host), cert: Some(cert), key: Some(key), cacert: Some(cacert) } = remote else {
         return Ok(client::daemon(socket));
     };
     Ok(client::remote(Remote::new(&host, &Credentials { cert, key, cacert })?))

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::service::{Finding, Service};
 use crate::telemetry::meters;
-use crate::tls::{Certificate, Tls};
+use crate::tls::{CERT, CLIENT_CA, Certificate, Tls};
 
 /// How often it is looked at without a reload.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -20,15 +20,15 @@ pub(super) async fn monitor(mut tls: watch::Receiver<Arc<Tls>>, service: Arc<Ser
     loop {
         let now = clock::now();
         let read = Arc::clone(&tls.borrow_and_update());
-        for file in ["cert", "client_ca"] {
-            let ends = read.certificates.iter().filter(|certificate| certificate.key == file).map(|certificate| certificate.ends);
+        for (file, key) in [("cert", CERT), ("client_ca", CLIENT_CA)] {
+            let ends = read.certificates.iter().filter(|certificate| certificate.key == key).map(|certificate| certificate.ends);
             meters().certificate_ends(file, ends.min().map_or(0, |ends| ends.as_second()));
         }
         let ended = |certificate: &Certificate| if certificate.ends <= now { "ended" } else { "ends" };
         let findings = read.ending(now).map(|certificate| {
             let Certificate { key, path, name, ends } = certificate;
             Finding::new(
-                format!("the certificate of '{name}' in listen.{key} ({}) {} at {ends}", path.display(), ended(certificate)),
+                format!("the certificate of '{name}' in {key} ({}) {} at {ends}", path.display(), ended(certificate)),
                 "put a newer one into the file (of an authority that is not needed any more: take it out), then systemctl reload nicd",
             )
         });

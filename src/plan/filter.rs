@@ -134,7 +134,7 @@ pub struct Filter {
     /// Whether it is sent only what it needs to use the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// Whether its NIC carries further ports' frames, so that one with a tag that has come past their VLAN devices is nobody's.
+    /// Whether its NIC carries further ports' frames, so that one with a tag that no VLAN device has taken is dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trunk: bool,
     /// Which of its requests go to the responder, and no further.

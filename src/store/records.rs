@@ -71,9 +71,11 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::Remember(remembered) => run(
             "INSERT INTO remembered (uid, key, body, version) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (uid, key) DO UPDATE SET body = ?3, version = ?4",
-            params![place(&remembered.key).0, place(&remembered.key).1, json(remembered)?, ROW_VERSION],
+            params![columns(&remembered.key).0, columns(&remembered.key).1, json(remembered)?, ROW_VERSION],
         ),
-        Change::ForgetKey(key) => run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![place(key).0, place(key).1]),
+        Change::ForgetKey(key) => {
+            run("DELETE FROM remembered WHERE uid = ?1 AND key = ?2", params![columns(key).0, columns(key).1])
+        }
         Change::PutJob(job) => run(
             "INSERT INTO jobs (id, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?2, version = ?3",
             params![job.id.to_string(), json(job)?, ROW_VERSION],
@@ -203,7 +205,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         ports,
         subnets,
         groups,
-        remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![place(&remembered.key).1])?,
+        remembered: all(connection, "remembered", "key", |remembered: &StoredRequest| vec![columns(&remembered.key).1])?,
         jobs: all(connection, "jobs", "id", |job: &Job| vec![job.id.to_string()])?,
         notices: all(connection, "notices", "recipient, about", |notice: &StoredNotice| {
             vec![notice.recipient().as_str().to_owned(), notice.about().text()]
@@ -212,7 +214,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
 }
 
 /// The columns of a key. A client's are uid -1, which no user has, and its name with the key, which has no line feed.
-fn place(key: &Key) -> (i64, String) {
+fn columns(key: &Key) -> (i64, String) {
     match &key.caller {
         CallerId::Uid(uid) => (i64::from(*uid), key.key.clone()),
         CallerId::Client(name) => (-1, format!("{name}\n{}", key.key)),

@@ -57,8 +57,16 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 /// # Errors
 /// One of them cannot be used, or there is none.
 pub fn roots(path: &Path) -> Result<RootCertStore, FileError> {
+    roots_of(path, certificates(path)?)
+}
+
+/// The same of certificates that were read.
+///
+/// # Errors
+/// One of them cannot be used.
+pub fn roots_of(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates {
         roots.add(certificate).map_err(|error| FileError::new(path, error))?;
     }
     Ok(roots)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  [listen] tls ─► accept ─► handshake: certificate required ─► names ─► Established ─► the event loop of the API
-//!                   nicd-tls: at most HANDSHAKES at a time                 Acceptor::take_secure
+//!                   nicd-tls: at most HANDSHAKES at a time                 Acceptor::accept_secure
 //! ```
 //!
 //! A peer without a certificate that the authorities vouch for costs the API's event loop nothing: its connection ends here. So do the
@@ -80,13 +80,13 @@ impl SecureListener {
             Err(error) => return tracing::error!(%error, "no client is served over TLS"),
         };
         let mut handshakes = Newest::new(HANDSHAKES);
-        let mut told = Told::default();
+        let mut failures = FailureLog::default();
         let (failing, mut failed) = mpsc::channel(WAITING);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(failure) = failed.recv() => {
-                    told.log(&failure);
+                    failures.log(&failure);
                     continue;
                 }
                 accepted = listener.accept() => accepted,
@@ -99,7 +99,7 @@ impl SecureListener {
                             // The API takes no more when the daemon ends.
                             Ok(connection) => _ = established.send(connection).await,
                             // Of many at once some are not logged.
-                            Err(why) => _ = failing.try_send(Failure { peer, why }),
+                            Err(why) => _ = failing.try_send(Failure { peer: Some(peer), why }),
                         }
                     });
                     if replaced {
@@ -109,7 +109,7 @@ impl SecureListener {
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    told.log(&Failure { peer: SocketAddr::from(([0, 0, 0, 0], 0)), why: format!("not accepted: {error}") });
+                    failures.log(&Failure { peer: None, why: format!("not accepted: {error}") });
                     let _ = timeout(BACKOFF, shutdown.cancelled()).await;
                 }
             }
@@ -117,27 +117,29 @@ impl SecureListener {
     }
 }
 
-/// A handshake that failed.
+/// A handshake that failed, or a connection that could not be accepted.
 struct Failure {
-    peer: SocketAddr,
+    /// None where there is no connection.
+    peer: Option<SocketAddr>,
     why: String,
 }
 
 /// Logs failures, one in [`LOG_EVERY`].
 #[derive(Default)]
-struct Told {
+struct FailureLog {
     last: Option<Instant>,
     /// How many were not logged since.
     since: usize,
 }
 
-impl Told {
+impl FailureLog {
     fn log(&mut self, Failure { peer, why }: &Failure) {
         if self.last.is_some_and(|at| at.elapsed() < LOG_EVERY) {
             self.since += 1;
             return;
         }
-        tracing::warn!(%peer, why, not_logged = self.since, "a client could not be served over TLS");
+        let peer = peer.map(tracing::field::display);
+        tracing::warn!(peer, why, not_logged = self.since, "a client could not be served over TLS");
         *self = Self { last: Some(Instant::now()), since: 0 };
     }
 }

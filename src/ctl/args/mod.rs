@@ -64,7 +64,7 @@ pub struct Cli {
     pub socket: PathBuf,
 
     #[command(flatten)]
-    pub away: Away,
+    pub remote: RemoteArgs,
 
     #[command(flatten)]
     pub listing: Listing,
@@ -75,7 +75,7 @@ pub struct Cli {
 
 /// A daemon on another host.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Args)]
-pub struct Away {
+pub struct RemoteArgs {
     /// The daemon of another host (its [listen] tls), in place of a socket; with --cert, --key and --cacert
     #[arg(long, global = true, help_heading = GLOBAL, env = "NICD_HOST", value_name = "https://HOST:PORT")]
     pub host: Option<String>,
@@ -110,10 +110,10 @@ pub fn parse() -> Result<Cli, clap::Error> {
     // What was typed wins over the environment, in which NICD_HOST wins over NICD_SOCKET.
     match (typed("socket"), typed("host")) {
         (true, true) => return Err(usage(&mut command, "--socket and --host are two daemons: give one of them")),
-        (true, false) => cli.away.host = None,
+        (true, false) => cli.remote.host = None,
         (false, _) => {}
     }
-    let Away { host, cert, key, cacert } = &cli.away;
+    let RemoteArgs { host, cert, key, cacert } = &cli.remote;
     if host.is_some() && (cert.is_none() || key.is_none() || cacert.is_none()) {
         return Err(usage(
             &mut command,

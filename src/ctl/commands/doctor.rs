@@ -13,7 +13,7 @@ use crate::ctl::views;
 /// Prints the findings, the worst first; fails if there are any that stop attaches.
 pub async fn run(session: &mut Session) -> Result<(), Failure> {
     if session.client.is_remote() {
-        return Err(Failure::NotHere);
+        return Err(Failure::LocalOnly);
     }
     let host = read_host().await.map_err(Failure::Host)?;
     let agent = ask(&session.client).await.map_err(|error| Failure::from(error).sentence());
