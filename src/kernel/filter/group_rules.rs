@@ -105,6 +105,8 @@ pub(super) fn chains(connections: u32) -> Vec<Chain> {
     chains.extend([
         chain("group_egress", judged(Direction::Egress)),
         chain("group_ingress", judged(Direction::Ingress)),
+        chain("track4", track_family(IP4_SOURCE, 4, Set::Holders4)),
+        chain("track6", track_family(IP6_SOURCE, 16, Set::Holders6)),
         Chain { name: "track", hook: Some((PRE_ROUTING, TRACK)), rules: track() },
         Chain { name: "group_from", hook: Some((PRE_ROUTING, JUDGE)), rules: from_guests(connections) },
         Chain { name: "group_to", hook: Some((POST_ROUTING, JUDGE)), rules: of_members(Direction::Ingress, "group_ingress") },
@@ -112,31 +114,48 @@ pub(super) fn chains(connections: u32) -> Vec<Chain> {
     chains
 }
 
-/// Which packets conntrack is to see, and in which zone. What goes to many has no one answer. Frames of bridges without members are as
-/// before.
+/// Which packets conntrack is to see, and in which zone. Frames of bridges without members are as before. The kernel can track the packet
+/// behind a tag, which no rule here looks at.
 fn track() -> Vec<Rule> {
+    let [ip4, ip6] = [(IP4, "track4"), (IP6, "track6")].map(|(kind, chain)| rule([&octets(ETHER_TYPE, kind)], goto(chain)));
+    vec![ip4, ip6, rule([&to_host()], accept()), rule([&zoned(), &[no_track()]], accept()), on_own_bridges()]
+}
+
+/// The frame is for a bridge's own device: the host tracks it as its own.
+fn to_host() -> [Expression; 3] {
+    [bridge(), load(ETHER_DESTINATION, 6, NAME), lookup(Set::Hosts.name())]
+}
+
+/// Its bridge has members. Loads the bridge's zone.
+fn zoned() -> [Expression; 2] {
+    [bridge(), lookup_value(Set::Zones.name())]
+}
+
+/// nicd's own bridges, which no other program filters, are not tracked without members.
+fn on_own_bridges() -> Rule {
+    rule([&nicds(), &[bridge(), is(BRIDGES.as_bytes())]], no_track())
+}
+
+/// The same of a family's packets. What goes to many has no one answer.
+fn track_family(source: At, length: u32, holders: Set) -> Vec<Rule> {
     let to_many = [load(ETHER_DESTINATION, 1, 0), mask(&[1]), compare(Operator::NotEqual, &[0])];
-    let to_host = [bridge(), load(ETHER_DESTINATION, 6, NAME), lookup(Set::Hosts.name())];
-    let zoned = [bridge(), lookup_value(Set::Zones.name())];
-    // Whose address a member has is known by the member's device alone: what others say in its name begins no connection of its.
-    let forged = |kind, source, length, holders: Set| {
-        let held = [bridge(), load(source, length, NAME), lookup_value(holders.name())];
-        rule([&octets(ETHER_TYPE, kind), &held, &[device(0), lack(Set::Members.name()), no_track()]], accept())
-    };
+    // Whose address a member has is known by the member's device alone: what others say in its name begins no connection of its. The
+    // device's own set comes first: its keys are the shortest.
+    let other = [device(0), lack(Set::Members.name())];
+    let held = [bridge(), load(source, length, NAME), lookup_value(holders.name())];
     vec![
-        rule([&to_many, &zoned, &[no_track()]], accept()),
-        forged(IP4, IP4_SOURCE, 4, Set::Holders4),
-        forged(IP6, IP6_SOURCE, 16, Set::Holders6),
-        rule([&to_host], accept()),
-        vec![bridge(), lookup_value(Set::Zones.name()), set_zone(), accept()],
-        // On nicd's own bridges, which no other program filters.
-        rule([&nicds(), &[bridge(), is(BRIDGES.as_bytes())]], no_track()),
+        rule([&to_many, &zoned(), &[no_track()]], accept()),
+        rule([&other, &held, &[no_track()]], accept()),
+        rule([&to_host()], accept()),
+        rule([&zoned(), &[set_zone()]], accept()),
+        on_own_bridges(),
     ]
 }
 
-/// What comes from, or goes to, devices of ports that are in groups.
+/// What comes from, or goes to, devices of ports that are in groups. Most packets are of connections that are there, so that is asked
+/// first: frames with a tag and what is not IP have none.
 fn of_members(direction: Direction, chain: &str) -> Vec<Rule> {
-    vec![vec![own(direction), lookup(Set::Members.name()), goto(chain)]]
+    vec![rule([&is_any(ANSWERS)], accept()), vec![own(direction), lookup(Set::Members.name()), goto(chain)]]
 }
 
 /// The same of what comes from guests, with what comes from those in no group: they may not have too many connections either.
@@ -175,8 +194,12 @@ fn is_any(states: u8) -> [Expression; 3] {
     [state(), mask(&states), compare(Operator::NotEqual, &[0; 4])]
 }
 
+/// The frame is of another protocol. One with a tag is of the tag's.
+fn is_not(kind: [u8; 2]) -> [Expression; 2] {
+    [load(ETHER_TYPE, 2, 0), compare(Operator::NotEqual, &kind)]
+}
+
 fn judged(direction: Direction) -> Vec<Rule> {
-    let is_not = |kind: [u8; 2]| [load(ETHER_TYPE, 2, 0), compare(Operator::NotEqual, &kind)];
     let between = |first: u8, last: u8| {
         [load(At::Transport(0), 1, 0), compare(Operator::GreatherThanEqual, &[first]), compare(Operator::LessThanEqual, &[last])]
     };
@@ -195,7 +218,6 @@ fn judged(direction: Direction) -> Vec<Rule> {
         rule([&octets(ETHER_TYPE, RARP)], accept()),
         // Tags too: a guest takes a frame with a tag of VLAN 0 for one without.
         rule([&is_not(IP4), &is_not(IP6)], goto(drops(direction))),
-        rule([&is_any(ANSWERS)], accept()),
         found(&neighbours),
         found(&listeners),
         found(&listeners2),
