@@ -1,7 +1,7 @@
 //! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
 //!
 //! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --filters` for what the filters cost alone, `-- --dhcp` for DHCP,
-//! `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
+//! `-- --groups` for security groups, `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
 //! What is measured how, and the table, are in `benches/README.md`.
 
 #[path = "attach/bare.rs"]
@@ -26,6 +26,8 @@ mod bytes;
 mod detaching;
 #[path = "attach/filtering.rs"]
 mod filtering;
+#[path = "attach/grouping.rs"]
+mod grouping;
 #[path = "attach/leasing.rs"]
 mod leasing;
 #[path = "attach/opening.rs"]
@@ -61,6 +63,7 @@ enum Scope {
     Everything,
     Filters,
     Dhcp,
+    Groups,
 }
 
 fn arguments() -> Option<(Effort, Scope, PathBuf)> {
@@ -72,6 +75,7 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
             "--quick" => effort = Effort { many: 300, samples: 40, block: 20, fleets: 0, cycles: 0 },
             "--filters" => scope = Scope::Filters,
             "--dhcp" => scope = Scope::Dhcp,
+            "--groups" => scope = Scope::Groups,
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
             "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
@@ -84,7 +88,7 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
 
 fn main() {
     let Some((effort, scope, dir)) = arguments() else {
-        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--dhcp] [--cycles N] [--dir DIR]");
+        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--dhcp] [--groups] [--cycles N] [--dir DIR]");
         std::process::exit(64);
     };
     place::leave();
@@ -95,6 +99,7 @@ fn main() {
         Scope::Everything => measure(effort, dir.path()),
         Scope::Filters => measure_filters(effort, dir.path()),
         Scope::Dhcp => measure_dhcp(effort, dir.path()),
+        Scope::Groups => measure_groups(effort, dir.path()),
     };
     table.print();
 }
@@ -116,6 +121,15 @@ fn measure_dhcp(effort: Effort, dir: &Path) -> Table {
     let mut table = Table::default();
     let daemon = Daemon::start(dir);
     leasing::leases(&mut table, effort, &daemon);
+    table
+}
+
+/// What security groups cost.
+fn measure_groups(effort: Effort, dir: &Path) -> Table {
+    let mut table = Table::default();
+    let mut daemon = Daemon::start(dir);
+    grouping::packets(&mut table, effort, dir, &mut daemon);
+    grouping::attach(&mut table, effort, &daemon);
     table
 }
 

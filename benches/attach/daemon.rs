@@ -216,6 +216,30 @@ impl Fleet {
         took
     }
 
+    /// Makes a port in these groups, and attaches it; how long the attach took.
+    pub fn grow_by_made(&mut self, groups: &Value) -> Duration {
+        self.prepare(self.ports.len() + 1);
+        let server = self.servers[self.ports.len() / NICS];
+        let port = json!({"port": {"network_id": self.network, "security_groups": groups}});
+        let made = self.client.ask(&request("POST", "/v2.0/ports", Some(&port))).json();
+        let body = json!({"interfaceAttachment": {"port_id": made["port"]["id"]}});
+        let ask = request("POST", &format!("/v2.1/servers/{server}/os-interface"), Some(&body));
+        let start = Instant::now();
+        let answer = self.client.ask(&ask);
+        let took = start.elapsed();
+        self.attached(server, &answer.json());
+        took
+    }
+
+    /// Puts each port into the groups that its place says, over a new connection: one that nothing was asked by is closed meanwhile.
+    pub fn put_groups(&mut self, daemon: &Daemon, groups: impl Fn(usize) -> Value) {
+        self.reconnect(daemon);
+        for (place, (_, port)) in self.ports.iter().enumerate() {
+            let port_groups = json!({"port": {"security_groups": groups(place)}});
+            self.client.ask(&request("PUT", &format!("/v2.0/ports/{port}"), Some(&port_groups))).json();
+        }
+    }
+
     /// Detaches the last one; how long its answer took.
     pub fn shrink_by_one(&mut self) -> Duration {
         let ask = Self::detach(self.ports.pop().expect("a port"));

@@ -112,7 +112,6 @@ pub fn packets(table: &mut Table, effort: Effort, dir: &Path, daemon: &mut Daemo
     rules.ask(true);
     *daemon = Daemon::start(dir);
     fleet.reconnect(daemon);
-    let rate = |sample: &Sample| f64::from(BLOCK) / sample.p50() * 1e6;
     let what = format!("packets a second from guest to guest, with the filters of {} ports over none", effort.many);
     table.row(&what, "/s", Some(rate(&without)), rate(&with), Aim::AtLeast(0.9, 0.8));
 }
@@ -120,7 +119,13 @@ pub fn packets(table: &mut Table, effort: Effort, dir: &Path, daemon: &mut Daemo
 /// Packets sent in a row; all of them have room in the receiver's buffer.
 const BLOCK: u32 = 20_000;
 
-fn send(sample: &mut Sample, sender: &UdpSocket, receiver: &UdpSocket) {
+/// Packets a second.
+pub fn rate(sample: &Sample) -> f64 {
+    f64::from(BLOCK) / sample.p50() * 1e6
+}
+
+/// Times the sending of a block, which arrives.
+pub fn send(sample: &mut Sample, sender: &UdpSocket, receiver: &UdpSocket) {
     sample.time(|| {
         for _ in 0..BLOCK {
             sender.send(b"0123456789").expect("a packet");
