@@ -336,6 +336,8 @@ fn policy(settings: &Settings) -> Policy {
         connections: settings.filters.connections,
         physical_networks: settings.physical_networks.clone(),
         vlans: settings.segments.vlan.clone(),
+        vnis: settings.segments.vxlan.clone(),
+        tunnel: None,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,

@@ -240,6 +240,13 @@ fn networks_and_subnets_that_cannot_be() {
             network_of(vlan(json!(4095)), 400, "invalid_value", "4095"),
             network_of(vlan(json!("red")), 400, "invalid_value", "red"),
             network_of(json!({"provider:physical_network": "nowhere"}), 400, "unknown_physical_network", "nowhere"),
+            network_of(json!({"provider:network_type": "vxlan"}), 501, "fleet_only", "fleet"),
+            network_of(
+                json!({"provider:network_type": "vxlan", "provider:segmentation_id": 16_777_216}),
+                400,
+                "invalid_value",
+                "16777215",
+            ),
             network_of(json!({"provider:segmentation_id": 5}), 400, "invalid_value", "vlan"),
             subnet_of(json!({}), 400, "invalid_value", "cidr"),
             subnet_of(json!({"cidr": "10.0.0.0/33"}), 400, "invalid_value", "10.0.0.0/33"),
@@ -556,15 +563,11 @@ fn what_is_not_built_is_said_to_be_so() {
         let mut fixture = Fixture::start();
         let network = fixture.usual_network();
         let of = |path: &str, key: &str, body: Value, says: &str| bad("POST", path, json!({ key: body }), 501, "not_built", says);
-        let net = |body: Value, says: &str| of("/v2.0/networks", "network", body, says);
         let port = |mut body: Value, says: &str| {
             body["network_id"] = network.clone().into();
             of("/v2.0/ports", "port", body, says)
         };
-        let cases = vec![
-            net(json!({"provider:network_type": "vxlan"}), "vxlan"),
-            port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type"),
-        ];
+        let cases = vec![port(json!({"binding:vnic_type": "direct"}), "binding:vnic_type")];
         refused(&mut fixture, cases);
     });
 }

@@ -162,15 +162,15 @@ pub struct Network {
     /// Its subnets.
     #[serde(default)]
     pub subnets: Vec<Uuid>,
-    /// `local`, `flat` or `vlan`.
+    /// `local`, `flat`, `vlan` or `vxlan`.
     #[serde(rename = "provider:network_type", default)]
     pub network_type: String,
     /// The physical network of a `flat` or `vlan` one.
     #[serde(rename = "provider:physical_network", default)]
     pub physical_network: Option<String>,
-    /// The VLAN of a `vlan` one.
+    /// The VLAN of a `vlan` one, the VXLAN network identifier of a `vxlan` one.
     #[serde(rename = "provider:segmentation_id", default)]
-    pub segmentation_id: Option<u16>,
+    pub segmentation_id: Option<u32>,
     /// The link of this host that leads to its physical network; none where none does, or where `bridge` does.
     #[serde(rename = "nicd:uplink", default)]
     pub uplink: Option<String>,

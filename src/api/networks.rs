@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
-use crate::model::segment::VLANS;
+use crate::model::segment::{VLANS, VNIS};
 use crate::model::{NetworkId, NetworkKind};
 use crate::service::{Error, NetworkView, Reply};
 
@@ -108,12 +108,12 @@ answer! {
         "tenant_id": view.network.project_id => words(),
         /// The project; nicd only stores it.
         "project_id": view.network.project_id => words(),
-        /// `vlan`: a VLAN of a physical network; `flat`: untagged on one; `local`: without an uplink.
-        "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat", "vlan"]),
+        /// `vlan`: a VLAN of a physical network; `flat`: untagged on one; `vxlan`: tunnels between the hosts of a fleet; `local`: without an uplink.
+        "provider:network_type": view.network.kind.as_str() => one_of_words(["local", "flat", "vlan", "vxlan"]),
         /// Its physical network, by its name in `[physical_networks]`; with `nicd:bridge` by any name.
         "provider:physical_network": view.network.physical_network => or_null(words()),
-        /// The VLAN of a vlan network; null for others.
-        "provider:segmentation_id": view.network.segmentation_id => or_null(number(VLANS)),
+        /// The VLAN of a vlan network, the VXLAN network identifier of a vxlan network; null for others.
+        "provider:segmentation_id": view.network.segmentation_id => or_null(number(VNIS)),
         /// The existing bridge that it uses, which nicd does not change; null where nicd makes one.
         "nicd:bridge": view.network.bridge => or_null(words()),
         /// The name of its bridge on this host; null while there is none.
@@ -145,7 +145,7 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let kind = fields.value("provider:network_type");
     let physical_network = fields.text_or_null("provider:physical_network", NAME)?;
     let kind = read_kind(kind.as_ref(), bridge.is_some(), physical_network.as_deref())?;
-    let segmentation_id = read_vlan(&mut fields, kind)?;
+    let segmentation_id = read_segment(&mut fields, kind)?;
     let port_security = fields.truth("port_security_enabled")?.unwrap_or(true);
     let isolated = fields.truth("nicd:isolated")?.unwrap_or(false);
     unchanging(&mut fields)?;
@@ -181,20 +181,22 @@ fn read_kind(asked: Option<&Value>, has_bridge: bool, physical: Option<&str>) ->
         ),
         ("vlan", None) => refuse("a vlan network needs provider:physical_network"),
         ("vlan", Some(_)) => Ok(NetworkKind::Vlan),
-        ("vxlan", _) => Err(BodyError::NotBuilt("provider:network_type = vxlan".to_owned())),
+        ("vxlan", _) if has_bridge => refuse("a vxlan network has no nicd:bridge: leave it out"),
+        ("vxlan", Some(_)) => refuse("a vxlan network has no provider:physical_network: leave it out"),
+        ("vxlan", None) => Ok(NetworkKind::Vxlan),
         _ => refuse("local, flat, vlan or vxlan is expected"),
     }
 }
 
-/// The VLAN that a network asks for; none for a free one. Only a vlan network has one.
-fn read_vlan(fields: &mut Fields, kind: NetworkKind) -> Result<Option<u16>, BodyError> {
-    match fields.number_or_null("provider:segmentation_id", VLANS)? {
-        Some(vlan) if kind != NetworkKind::Vlan => Err(wrong(
-            "provider:segmentation_id",
-            &vlan.into(),
-            "only a network with provider:network_type vlan has one: leave it out",
-        )),
-        vlan => Ok(vlan.and_then(|vlan| u16::try_from(vlan).ok())),
+/// The VLAN, or the VXLAN network identifier, that a network asks for; none for a free one. Only a vlan or vxlan network has one.
+fn read_segment(fields: &mut Fields, kind: NetworkKind) -> Result<Option<u32>, BodyError> {
+    const NAME: &str = "provider:segmentation_id";
+    let among = if kind == NetworkKind::Vxlan { VNIS } else { VLANS };
+    match fields.number_or_null(NAME, among)? {
+        Some(id) if !matches!(kind, NetworkKind::Vlan | NetworkKind::Vxlan) => {
+            Err(wrong(NAME, &id.into(), "only a network with provider:network_type vlan or vxlan has one: leave it out"))
+        }
+        id => Ok(id),
     }
 }
 
@@ -240,9 +242,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_as_such() {
-        for body in [json!({"provider:network_type": "vxlan"}), json!({"admin_state_up": false})] {
-            assert!(matches!(read(body.clone()), Err(BodyError::NotBuilt(_))), "{body}");
-        }
+        let body = json!({"admin_state_up": false});
+        assert!(matches!(read(body), Err(BodyError::NotBuilt(_))));
     }
 
     #[test]
@@ -266,6 +267,10 @@ mod tests {
             json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": 0}),
             json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": 4095}),
             json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": "x"}),
+            json!({"provider:network_type": "vxlan", "provider:physical_network": "p"}),
+            json!({"provider:network_type": "vxlan", "nicd:bridge": "br0"}),
+            json!({"provider:network_type": "vxlan", "provider:segmentation_id": 0}),
+            json!({"provider:network_type": "vxlan", "provider:segmentation_id": 16_777_216}),
             json!({"provider:physical_network": "p", "provider:segmentation_id": 5}),
             json!({"provider:segmentation_id": 5}),
             json!({"provider:network_type": "local", "provider:physical_network": "p"}),
@@ -290,6 +295,10 @@ mod tests {
             let body = json!({"provider:network_type": "vlan", "provider:physical_network": "p", "provider:segmentation_id": id});
             let new = read(body).unwrap();
             assert_eq!((new.kind, new.segmentation_id), (NetworkKind::Vlan, vlan));
+        }
+        for (id, vni) in [(json!(null), None), (json!(4095), Some(4095)), (json!("16777215"), Some(0x00ff_ffff))] {
+            let new = read(json!({"provider:network_type": "vxlan", "provider:segmentation_id": id})).unwrap();
+            assert_eq!((new.kind, new.segmentation_id), (NetworkKind::Vxlan, vni));
         }
         // As openstackclient and older Neutron clients write them.
         assert_eq!(read(json!({"mtu": "1400", "shared": "False", "admin_state_up": 1})).unwrap().mtu, Some(1400));

@@ -352,6 +352,7 @@ pub(super) static TABLE: &[Row] = &[
     row("mtu_above_bridge", S::CONFLICT, "Conflict", &[Attach, NewNetwork, ChangeNetwork]),
     // Of physical networks.
     row("unknown_physical_network", S::BAD_REQUEST, "InvalidInput", &[NewNetwork]),
+    row("fleet_only", S::NOT_IMPLEMENTED, "HTTPNotImplemented", &[NewNetwork]),
     row("segment_in_use", S::CONFLICT, "VlanIdInUse", &[NewNetwork]),
     row("no_free_segment", S::CONFLICT, "NoNetworkAvailable", &[NewNetwork]),
     row("uplink_missing", S::CONFLICT, "Conflict", &[NewNetwork]),

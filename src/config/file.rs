@@ -72,6 +72,7 @@ pub(super) struct Links {
 #[serde(default, deny_unknown_fields, expecting = "a section")]
 pub(super) struct Segments {
     pub vlan: Option<toml::Value>,
+    pub vxlan: Option<toml::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]

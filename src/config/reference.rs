@@ -234,14 +234,23 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "segments",
         about: "The ids of segments that networks are given.",
-        keys: &[key(
-            "vlan",
-            None,
-            "[\"100-199\", \"300\"]",
-            Reload,
-            "The VLANs that vlan networks are given which name none, the lowest free one first: a range such as \"100-199\", or a list of ranges. Unset, a network has to \
+        keys: &[
+            key(
+                "vlan",
+                None,
+                "[\"100-199\", \"300\"]",
+                Reload,
+                "The VLANs that vlan networks are given which name none, the lowest free one first: a range such as \"100-199\", or a list of ranges. Unset, a network has to \
              name its VLAN.",
-        )],
+            ),
+            key(
+                "vxlan",
+                None,
+                "[\"4096-8191\"]",
+                Reload,
+                "The same for the numbers (VNI) of vxlan networks, of 1 to 16777215. Only a host in a fleet has such networks.",
+            ),
+        ],
     },
     Section {
         name: "limits",

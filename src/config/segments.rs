@@ -1,19 +1,23 @@
-//! `[physical_networks]` and `[segments]`: what leads to networks of other machines, and the VLANs on it.
+//! `[physical_networks]` and `[segments]`: what leads to networks of other machines, and the segmentation ids of networks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
 use super::{ConfigError, bad, file};
-use crate::model::segment::VlanRange;
-use crate::model::{LinkName, PhysicalNetwork, PhysicalNetworks, VlanRanges};
+use crate::model::segment::{IdRange, VLANS, VNIS};
+use crate::model::{IdRanges, LinkName, PhysicalNetwork, PhysicalNetworks};
 
 /// `[segments]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SegmentSettings {
     /// The VLANs of networks that name none.
-    #[serde(skip_serializing_if = "VlanRanges::is_empty")]
-    pub vlan: VlanRanges,
+    #[serde(skip_serializing_if = "IdRanges::is_empty")]
+    pub vlan: IdRanges,
+    /// The numbers of VXLAN networks that name none.
+    #[serde(skip_serializing_if = "IdRanges::is_empty")]
+    pub vxlan: IdRanges,
 }
 
 const EXPECTED: &str = "a link's name such as \"eth1\" is expected, or a table such as { device = \"eth1\", adopt = true, qinq = true } or \
@@ -64,7 +68,14 @@ fn physical(value: &toml::Value) -> Result<PhysicalNetwork, String> {
 }
 
 pub(super) fn segments_as_used(written: file::Segments) -> Result<SegmentSettings, ConfigError> {
-    let texts: Vec<toml::Value> = match written.vlan {
+    Ok(SegmentSettings {
+        vlan: ranges("segments.vlan", written.vlan, &VLANS)?,
+        vxlan: ranges("segments.vxlan", written.vxlan, &VNIS)?,
+    })
+}
+
+fn ranges(key: &'static str, written: Option<toml::Value>, among: &RangeInclusive<u32>) -> Result<IdRanges, ConfigError> {
+    let texts: Vec<toml::Value> = match written {
         None => Vec::new(),
         Some(toml::Value::Array(texts)) => texts,
         Some(other) => vec![other],
@@ -74,7 +85,7 @@ pub(super) fn segments_as_used(written: file::Segments) -> Result<SegmentSetting
             toml::Value::Integer(id) => id.to_string(),
             other => other.as_str().unwrap_or_default().to_owned(),
         };
-        text.parse::<VlanRange>().map_err(|error| bad("segments.vlan", value, error.to_string()))
+        IdRange::parse(&text, among).map_err(|error| bad(key, value, error.to_string()))
     };
-    Ok(SegmentSettings { vlan: texts.iter().map(read).collect::<Result<_, _>>()? })
+    texts.iter().map(read).collect()
 }

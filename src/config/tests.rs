@@ -47,6 +47,7 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         lab = { bridge = "br-x" }
         [segments]
         vlan = ["100-199", "300"]
+        vxlan = "4096-16777215"
         [limits]
         nics_per_server = 4
         requests = "off"
@@ -133,6 +134,7 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[physical_networks]\n\"\" = \"a\"", "physical_networks", "a", "1 to 64"),
         ("[segments]\nvlan = \"0-5\"", "segments.vlan", "0-5", "1 to 4094"),
         ("[segments]\nvlan = [\"5\", true]", "segments.vlan", "true", "100-199"),
+        ("[segments]\nvxlan = \"1-16777216\"", "segments.vxlan", "1-16777216", "1 to 16777215"),
         ("[limits]\nnics_per_server = 0", "limits.nics_per_server", "0", "1 to 1023"),
         ("[limits]\nrequests = 5", "limits.requests", "5", "not built"),
         ("[metrics]\nlisten = \"0.0.0.0:9632\"", "metrics.listen", "0.0.0.0:9632", "loopback"),

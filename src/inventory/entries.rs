@@ -15,10 +15,11 @@ use crate::model::{
     Group, GroupId, GuestMacs, Mac, Network, NetworkId, Phase, PhysicalNetworks, Port, PortId, RuleId, Server, ServerId, Subnet,
     SubnetId, Trunk, TrunkId,
 };
-use crate::plan::{Deviation, Observed};
+use crate::plan::{Deviation, Observed, Overlays};
 
 use super::adverts::Adverts;
 use super::claim::{Claim, ClaimGuard};
+use super::comparing::OverlayWork;
 use super::flapping::{BridgeRepairs, Flapping};
 use super::leases::{PortLease, Responder};
 use super::neighbours::{Conflict, Neighbours};
@@ -38,6 +39,12 @@ pub struct Inventory {
     pub bridges: HashMap<String, BTreeSet<NetworkId>>,
     /// The physical networks, and which networks are on them.
     pub(super) physical: Physical,
+    /// The tunnel address of this host, in a fleet.
+    pub tunnel: Option<IpAddr>,
+    /// The network that has each number of VXLAN.
+    pub(super) vxlans: BTreeMap<u32, NetworkId>,
+    /// What of VXLAN networks is on other hosts.
+    pub overlays: Overlays,
     /// Which networks are on one link.
     pub(super) segments: HashMap<Segment, BTreeSet<NetworkId>>,
     /// The zones of conntrack that networks have.
@@ -111,6 +118,8 @@ pub struct NetworkEntry {
     pub ports: BTreeSet<PortId>,
     pub claim: Claim,
     pub repairs: BridgeRepairs,
+    /// Of a VXLAN network, the entries that are to be compared.
+    pub overlay: OverlayWork,
     pub segment: Segment,
     /// When its existing bridge was last looked at for a request.
     pub looked: Option<Instant>,
@@ -204,7 +213,7 @@ pub enum Segment {
 pub struct Leftover {
     /// Its name.
     pub object: String,
-    /// `tap`, `veth`, `bridge` or `vlan`.
+    /// `tap`, `veth`, `bridge`, `vlan` or `vxlan`.
     pub kind: &'static str,
     /// The stable word for why it is here: `device_without_record` or `mark_lost`.
     pub reason: &'static str,
@@ -221,9 +230,9 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    /// Whether it is the VLAN device of a network, and no port's.
+    /// Whether it leads a network to other hosts, and is no port's device.
     pub fn is_segments(&self) -> bool {
-        let altname = self.altname.as_deref().and_then(names::parse_vlan_altname);
+        let altname = self.altname.as_deref().and_then(names::parse_segment_altname);
         altname.or(self.alias.as_deref().and_then(names::tagged_segment)).is_some()
     }
 

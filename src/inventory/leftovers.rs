@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::model::names::SegmentKind;
 use crate::model::{NetworkId, PortId, names};
 use crate::plan::{Kind, LinkState, Owner};
 
@@ -22,8 +23,8 @@ pub fn leftover(state: &Inventory, link: &LinkState, store: Uuid) -> Option<Left
         return None;
     }
     let tagged = || link.alias.as_deref().and_then(names::tagged_segment);
-    if let Some(network) = link.segment().or_else(tagged) {
-        return leftover_vlan(state, link, network, by_us);
+    if let Some(of) = link.segment().or_else(tagged) {
+        return leftover_segment(state, link, of, by_us);
     }
     let mark = link.marks().next();
     let reason = match mark {
@@ -43,12 +44,17 @@ pub fn leftover(state: &Inventory, link: &LinkState, store: Uuid) -> Option<Left
     })
 }
 
-/// The same of a VLAN device: one that belongs to no network.
-fn leftover_vlan(state: &Inventory, link: &LinkState, network: NetworkId, by_us: bool) -> Option<Leftover> {
+/// The same of a device that leads a network to other hosts: one that belongs to no network.
+fn leftover_segment(
+    state: &Inventory,
+    link: &LinkState,
+    (_, network): (SegmentKind, NetworkId),
+    by_us: bool,
+) -> Option<Leftover> {
     if by_us && state.networks.contains_key(&network) {
         return None;
     }
-    let altname = link.segment().map(names::vlan_altname);
+    let altname = link.segment().map(|(kind, network)| names::segment_altname(kind, network));
     Some(Leftover {
         object: link.name.clone(),
         kind: link.kind.as_str(),

@@ -15,12 +15,13 @@ use crate::model::{
     SubnetId, TapMake,
 };
 use crate::plan::{
-    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Filter, GuestSettings, LinkState, Observed, Route, Speaks,
-    TokenBucket,
+    Address, BridgeMade, DesiredBridge, DesiredNic, DesiredPort, Filter, GuestSettings, LinkState, Observed, Overlays, Route,
+    Speaks, TokenBucket,
 };
 
 pub mod adverts;
 mod claim;
+pub mod comparing;
 #[cfg(debug_assertions)]
 mod consistency;
 mod entries;
@@ -35,6 +36,7 @@ pub mod leftovers;
 mod monitors;
 pub mod neighbours;
 mod open;
+mod overlays;
 mod profiles;
 pub mod retry;
 mod segments;
@@ -49,6 +51,7 @@ pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
 pub use entries::{GroupEntry, Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry, TrunkRole};
 pub use error::{Error, whose};
 
+use comparing::OverlayWork;
 use flapping::BridgeRepairs;
 use leases::PortLease;
 use neighbours::Neighbours;
@@ -69,9 +72,9 @@ const TOMBSTONES: usize = 4096;
 const FIRST_METRIC: u32 = 100;
 
 impl Inventory {
-    /// Nothing known yet, of a store with this id on the host of this name, whose looks go by these MACs.
-    pub fn new(store_id: uuid::Uuid, host: String, guests: GuestMacs) -> Self {
-        Self { store_id, host, guests, have: Observed::default().seen_by(store_id), ..Self::default() }
+    /// Nothing known yet, of a store with this id on the host of this name, whose looks and watch go by these MACs and overlays.
+    pub fn new(store_id: uuid::Uuid, host: String, guests: GuestMacs, overlays: Overlays) -> Self {
+        Self { store_id, host, guests, overlays, have: Observed::default().seen_by(store_id), ..Self::default() }
     }
 
     /// Takes in a network.
@@ -84,8 +87,8 @@ impl Inventory {
         let segment = self.segment_for(&record);
         self.segments.entry(segment.clone()).or_default().insert(record.id);
         self.zones.insert(record.zone);
-        let (subnets, ports) = (BTreeSet::new(), BTreeSet::new());
-        let entry = NetworkEntry { subnets, ports, claim, repairs, segment, looked: None, record };
+        let (subnets, ports, overlay) = (BTreeSet::new(), BTreeSet::new(), OverlayWork::default());
+        let entry = NetworkEntry { subnets, ports, claim, repairs, overlay, segment, looked: None, record };
         self.networks.insert(entry.record.id, entry);
     }
 
@@ -93,6 +96,7 @@ impl Inventory {
     pub fn remove_network(&mut self, id: NetworkId) {
         self.fought_bridges.remove(&id);
         self.open.closed(id);
+        self.overlays.set(id, None);
         let Some(entry) = self.networks.remove(&id) else { return };
         self.give_zone_back(&entry.record);
         self.leave_segment(&entry.record);
@@ -745,6 +749,7 @@ impl Inventory {
         }
         link.marks().for_each(|mark| self.guests.place(PortId(mark), link.index));
         self.follow_host(&link);
+        self.place_overlay(&link);
         self.have.insert(link);
         true
     }
@@ -763,6 +768,7 @@ impl Inventory {
             self.looked.remove(&oldest);
         }
         self.orphans.remove(&index);
+        self.overlays.displace(index);
         self.have.remove(index)
     }
 

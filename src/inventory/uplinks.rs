@@ -1,9 +1,12 @@
-//! Which networks are on which physical network, and which VLANs they have there.
+//! Which networks are on which physical network and which VLANs they have there, and which numbers VXLAN networks have.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use crate::model::{LinkName, Network, NetworkId, NetworkKind, PhysicalNetwork, PhysicalNetworks, VlanRanges, names};
-use crate::plan::{DesiredSegment, DesiredUplink, LinkState, VlanProtocol, VlanTag};
+use crate::model::names::SegmentKind;
+use crate::model::segment::IdRanges;
+use crate::model::{LinkName, Network, NetworkId, NetworkKind, PhysicalNetwork, PhysicalNetworks, names};
+use crate::plan::{DesiredSegment, DesiredUplink, HostUse, LinkState, VlanProtocol, VlanTag};
 
 use super::entries::Inventory;
 
@@ -40,6 +43,39 @@ pub enum SegmentError {
         /// The ranges.
         ranges: String,
     },
+    /// Another network has the number of VXLAN.
+    #[error(
+        "VXLAN network identifier {vni} is in use by network {by}; choose another, or leave provider:segmentation_id out to get a free one"
+    )]
+    VniInUse {
+        /// The number.
+        vni: u32,
+        /// Whose it is.
+        by: NetworkId,
+    },
+    /// None is left of those that are drawn.
+    #[error(
+        "no VXLAN network identifier is left of those that [segments] vxlan has ({0}); name one in provider:segmentation_id, or extend the \
+         ranges"
+    )]
+    NoVniLeft(String),
+    /// No number of VXLAN may be drawn.
+    #[error(
+        "[segments] vxlan of the configuration has no VXLAN network identifiers to draw one from; name one in provider:segmentation_id, or \
+         set ranges there, such as \"4096-8191\""
+    )]
+    NoVniRanges,
+    /// This host is in no fleet.
+    #[error(
+        "provider:network_type vxlan: such a network connects the hosts of a fleet, and this host is in none; make the network local, flat or \
+         vlan"
+    )]
+    FleetOnly,
+    /// No link has the tunnel address.
+    #[error(
+        "no link of this host has the tunnel address {0}, over which VXLAN networks reach other hosts; give it to the link that leads there"
+    )]
+    NoUnderlay(IpAddr),
     /// None may be drawn.
     #[error(
         "[segments] vlan of the configuration has no VLANs to draw one from; name one in provider:segmentation_id, or set ranges there, such as \"100-199\""
@@ -52,8 +88,10 @@ impl SegmentError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownPhysical { .. } => "unknown_physical_network",
-            Self::InUse { .. } => "segment_in_use",
-            Self::NoneLeft { .. } | Self::NoRanges => "no_free_segment",
+            Self::InUse { .. } | Self::VniInUse { .. } => "segment_in_use",
+            Self::NoneLeft { .. } | Self::NoRanges | Self::NoVniLeft(_) | Self::NoVniRanges => "no_free_segment",
+            Self::FleetOnly => "fleet_only",
+            Self::NoUnderlay(_) => "uplink_missing",
         }
     }
 }
@@ -87,14 +125,20 @@ impl Inventory {
         self.physical.on.values().flatten().copied().collect()
     }
 
-    /// Gives a network that is to be made its VLAN: the one that it asks for, or the lowest free one. Refuses one that is in use.
-    pub fn give_segment(&self, network: &mut Network, ranges: &VlanRanges) -> Result<(), SegmentError> {
+    /// Gives a network that is to be made its VLAN, or its number of VXLAN: the one that it asks for, or the lowest free one of these. Refuses
+    /// one that is in use.
+    pub fn give_segment(&self, network: &mut Network, vlans: &IdRanges, vnis: &IdRanges) -> Result<(), SegmentError> {
+        if network.kind == NetworkKind::Vxlan {
+            return self.give_vni(network, vnis);
+        }
+        let ranges = vlans;
         let Some(physical) = network.physical_network.clone() else { return Ok(()) };
         if network.kind == NetworkKind::Vlan && network.segmentation_id.is_none() {
             if ranges.is_empty() {
                 return Err(SegmentError::NoRanges);
             }
-            let free = ranges.ids().find(|id| self.user(&physical, *id).is_none());
+            let is_free = |id: &u32| u16::try_from(*id).is_ok_and(|vlan| self.user(&physical, vlan).is_none());
+            let free = ranges.ids().find(is_free);
             let none = || SegmentError::NoneLeft { physical: physical.clone(), ranges: ranges.to_string() };
             network.segmentation_id = Some(free.ok_or_else(none)?);
             return Ok(());
@@ -109,6 +153,22 @@ impl Inventory {
         }
     }
 
+    fn give_vni(&self, network: &mut Network, ranges: &IdRanges) -> Result<(), SegmentError> {
+        let vni = match network.segmentation_id {
+            Some(vni) => vni,
+            None if ranges.is_empty() => return Err(SegmentError::NoVniRanges),
+            None => {
+                let free = ranges.ids().find(|vni| !self.vxlans.contains_key(vni));
+                free.ok_or_else(|| SegmentError::NoVniLeft(ranges.to_string()))?
+            }
+        };
+        if let Some(by) = self.vxlans.get(&vni) {
+            return Err(SegmentError::VniInUse { vni, by: *by });
+        }
+        network.segmentation_id = Some(vni);
+        Ok(())
+    }
+
     /// Whose a VLAN of a physical network is, in words; none where it is free.
     fn user(&self, physical: &str, vlan: u16) -> Option<String> {
         if let Some(network) = self.physical.taken.get(&(physical.to_owned(), vlan)) {
@@ -120,10 +180,14 @@ impl Inventory {
         Some(format!("link {} of this host", taken.name))
     }
 
-    /// How a network is to reach its physical network, without an index for a VLAN device that is to be made.
+    /// How a network is to reach other hosts, without an index for a device that is to be made.
     pub fn desired_segment(&self, network: &Network) -> Option<DesiredSegment> {
+        if let (NetworkKind::Vxlan, Some(vni), None) = (network.kind, network.segmentation_id, &network.bridge) {
+            let alias = names::segment_tag(SegmentKind::Vxlan, self.store_id, network.id);
+            return Some(DesiredSegment::Vxlan { vni, local: self.tunnel, index: 0, alias });
+        }
         let physical = network.physical_network.clone()?;
-        let vlan = network.segmentation_id.filter(|_| network.kind == NetworkKind::Vlan);
+        let vlan = network.vlan();
         match (vlan, &network.bridge) {
             (Some(vlan), Some(_)) => return Some(DesiredSegment::Pvid(vlan)),
             (None, Some(_)) => return None,
@@ -137,24 +201,30 @@ impl Inventory {
         Some(match vlan {
             None => DesiredSegment::Flat { uplink },
             Some(vlan) => {
-                let alias = names::vlan_tag(self.store_id, network.id);
+                let alias = names::segment_tag(SegmentKind::Vlan, self.store_id, network.id);
                 DesiredSegment::Vlan { uplink, tag: tag(vlan, qinq), index: 0, alias }
             }
         })
     }
 
-    /// The networks that a link leads to their physical network: as their VLAN device, or as their uplink.
+    /// The networks that a link leads to other hosts: as their VLAN or VXLAN device, as their uplink, or with the address of their tunnels.
     pub fn led_by(&self, link: &LinkState) -> BTreeSet<NetworkId> {
         let tagged = link.alias.as_deref().and_then(names::tagged_segment);
         let is_called = |name: &LinkName| link.name == name.as_str() || link.altnames.iter().any(|other| other == name.as_str());
         let physical = self.physical.configured.iter().filter(|(_, physical)| is_called(physical.link()));
         let uplink = physical.filter_map(|(name, _)| self.physical.on.get(name)).flatten().copied();
-        let networks = link.segment().into_iter().chain(tagged).chain(uplink);
+        let devices = link.segment().into_iter().chain(tagged).map(|(_, network)| network);
+        let has_tunnel = link.hosts.iter().any(|host| host.of == HostUse::Own && Some(host.ip) == self.tunnel);
+        let tunnels = has_tunnel.then(|| self.on_tunnels()).into_iter().flatten();
+        // One that another program made with the number of a network.
+        let alike = link.vxlan.and_then(|vxlan| self.vxlans.get(&vxlan.vni)).copied();
+        let networks = devices.chain(uplink).chain(tunnels).chain(alike);
         networks.filter(|network| self.networks.contains_key(network)).collect()
     }
 
     /// Notes where a network is that is taken in.
     pub(super) fn enter_segment(&mut self, network: &Network) {
+        self.vxlans.extend(vni(network).map(|vni| (vni, network.id)));
         let Some(physical) = network.physical_network.clone() else { return };
         self.physical.on.entry(physical).or_default().insert(network.id);
         self.physical.taken.extend(place(network).map(|place| (place, network.id)));
@@ -162,6 +232,9 @@ impl Inventory {
 
     /// Forgets where a network was.
     pub(super) fn leave_segment(&mut self, network: &Network) {
+        if let Some(vni) = vni(network).filter(|vni| self.vxlans.get(vni) == Some(&network.id)) {
+            self.vxlans.remove(&vni);
+        }
         let Some(physical) = &network.physical_network else { return };
         if let Some(networks) = self.physical.on.get_mut(physical) {
             networks.remove(&network.id);
@@ -175,11 +248,16 @@ impl Inventory {
     }
 }
 
+/// The number of a VXLAN network.
+fn vni(network: &Network) -> Option<u32> {
+    network.segmentation_id.filter(|_| network.kind == NetworkKind::Vxlan)
+}
+
 /// What a network has of its physical network alone: a VLAN, or with 0 the untagged frames. On an operator's bridge several networks may
 /// share those.
 fn place(network: &Network) -> Option<(String, u16)> {
     let physical = network.physical_network.clone()?;
-    match (network.kind, network.segmentation_id) {
+    match (network.kind, network.vlan()) {
         (NetworkKind::Vlan, Some(vlan)) => Some((physical, vlan)),
         (NetworkKind::Flat, _) if network.bridge.is_none() => Some((physical, 0)),
         _ => None,

@@ -26,6 +26,8 @@ pub(super) enum Request {
     Vlan,
     /// A static entry in the bridge's FDB.
     Fdb(Mac),
+    /// A permanent neighbour over IPv6.
+    Neighbour6,
     /// The rate of what it sends.
     RateLimit,
     /// Lifting that rate.
@@ -72,6 +74,7 @@ impl Request {
             Self::Link => "link",
             Self::Vlan => "vlan",
             Self::Fdb(_) => "fdb",
+            Self::Neighbour6 => "neighbour6",
             Self::RateLimit => "rate_limit",
             Self::NoRateLimit => "no_rate_limit",
             Self::Redirect => "redirect",
@@ -102,6 +105,7 @@ impl fmt::Display for Request {
             Self::Link => f.write_str("MAC, MTU and bridge"),
             Self::Vlan => f.write_str("its VLAN in the bridge"),
             Self::Fdb(mac) => write!(f, "the bridge's static entry for {mac}"),
+            Self::Neighbour6 => f.write_str("a neighbour over IPv6"),
             Self::RateLimit => f.write_str("the rate of what it sends to its guest"),
             Self::NoRateLimit => f.write_str("no rate of what it sends to its guest"),
             Self::Redirect => f.write_str("the rate of what its guest sends"),
@@ -259,22 +263,23 @@ impl From<RequestError> for Failure {
 /// The error of an op that failed as a whole, by its most important request.
 pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
     let request = match op {
-        Op::CreateBridge { .. } | Op::CreateVlan { .. } => Request::Create,
+        Op::CreateBridge { .. } | Op::CreateVlan { .. } | Op::CreateVxlan { .. } => Request::Create,
         Op::CreateTap { .. } | Op::CreateVeth { .. } | Op::CreateVlanNic { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
         Op::SetFilter { .. } | Op::SetProfiles { .. } => Request::Filter,
-        Op::SetBridge { .. } | Op::SetVlan { .. } | Op::Configure { .. } => Request::Link,
+        Op::SetBridge { .. } | Op::SetSegment { .. } | Op::Configure { .. } => Request::Link,
+        Op::SetEntries { .. } => Request::Fdb(Mac::NOBODY),
         Op::AdoptUplink { .. } | Op::ReleaseUplink { .. } => Request::Link,
         // No kernel is asked for these.
         Op::PlugNic { .. } | Op::UnplugNic { .. } => Request::Link,
         Op::Persist { .. } => Request::Persist,
         Op::ConfigureGuest { .. } => Request::Namespace,
         Op::SetLink { .. } => Request::Switch,
-        Op::RestoreAltname { .. } | Op::RestoreBridgeAltname { .. } | Op::RestoreVlanAltname { .. } => Request::Mark,
+        Op::RestoreAltname { .. } | Op::RestoreBridgeAltname { .. } | Op::RestoreSegmentAltname { .. } => Request::Mark,
         Op::Unbind { .. } => Request::Unbind,
         Op::SetGroup { .. } => Request::Group,
         Op::DeleteBridge { .. }
-        | Op::DeleteVlan { .. }
+        | Op::DeleteSegment { .. }
         | Op::CloseTap { .. }
         | Op::DeleteGroup { .. }
         | Op::DeleteLink { .. } => Request::Delete,
@@ -286,6 +291,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         (Op::Configure { .. }, Errno::EOPNOTSUPP) => failure.meaning(OpErrorKind::NoBridge),
         (Op::CreateBridge { .. }, _) => failure.wanting("bridge"),
         (Op::CreateVlan { .. } | Op::CreateVlanNic { .. }, _) => failure.wanting("8021q"),
+        (Op::CreateVxlan { .. }, _) => failure.wanting("vxlan"),
         (Op::CreateVeth { .. }, _) => failure.wanting("veth"),
         (Op::CreateTap { .. }, _) => failure.wanting("tun"),
         _ => failure,

@@ -13,7 +13,7 @@ use super::message::{attributes, messages, value};
 use super::seen::{IFINFO, link};
 use super::socket::{Dump, Step, walk};
 use crate::model::Mac;
-use crate::plan::{Kind, LinkState};
+use crate::plan::{Kind, LinkState, VxlanSeen};
 
 /// Length of `struct nlmsghdr`.
 const NLMSGHDR: usize = 16;
@@ -62,6 +62,9 @@ fn each_kernels_links_are_read() {
         assert!(veth.v6_autoconf && veth.v4_open);
         let (bridge, macvlan) = (seen(kernel, "br0"), seen(kernel, "macvlan"));
         assert_eq!((bridge.kind, bridge.up), (Kind::Bridge, true));
+        let vxlan = seen(kernel, "vxlan");
+        let settings = VxlanSeen { vni: 5, port: 4789, local: Some([192, 0, 2, 1].into()), learning: true, altered: false };
+        assert_eq!((vxlan.kind, vxlan.vxlan), (Kind::Vxlan, Some(settings)));
         assert_eq!((macvlan.kind.clone(), macvlan.beside), (Kind::Other, Some(seen(kernel, "v1").index)));
     }
     let [old, new] = KERNELS;
@@ -211,6 +214,7 @@ fn an_attribute_that_cannot_be_decoded_hides_no_other() {
                         kind: damaged.kind.clone(),
                         tap: damaged.tap,
                         tag: damaged.tag,
+                        vxlan: damaged.vxlan,
                         bridge_port: damaged.bridge_port,
                         extras: damaged.extras,
                         nf_call: damaged.nf_call,

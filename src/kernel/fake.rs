@@ -19,11 +19,14 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::failpoints;
+use crate::model::names::SegmentKind;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use crate::plan::filter::{DeviceFilter, Filter, PortFilters};
+use crate::plan::overlay::not_replaced;
 use crate::plan::{
-    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange, LinkState, Op,
-    PortVlan, Route, Switch, TapSeen, VlanChange, VlanProtocol, VlanTag,
+    Address, At, BRIDGE_PORTS, BridgeChange, BridgePort, Entry, FdbEntry, GuestSettings, IndexFilter, Kind, LinkChange,
+    LinkState, Op, Overlays, PortVlan, Route, SeenEntries, SegmentChange, Strange, Switch, TapSeen, VXLAN_PORT, VlanProtocol,
+    VlanTag, VxlanSeen,
 };
 use crate::uplink::BroadRoute;
 
@@ -47,6 +50,7 @@ const FRESH: BridgePort = BridgePort {
     locked: false,
     bpdu_guard: false,
     altered: false,
+    suppresses: false,
     passes_link_local: false,
 };
 
@@ -111,6 +115,9 @@ struct World {
     open: BTreeSet<u32>,
     macs: GuestMacs,
     routes: Vec<BroadRoute>,
+    /// The entries of VXLAN devices, and those of bridges that lead to them, by the device's index; neighbours by their bridge's.
+    entries: BTreeMap<u32, BTreeSet<Entry>>,
+    overlays: Overlays,
     /// Modules that the kernel does not have.
     missing: BTreeSet<&'static str>,
     /// The elements of devices, by their index.
@@ -252,6 +259,10 @@ impl Kernel for Fake {
         self.world().macs.clone()
     }
 
+    fn overlays(&self) -> Overlays {
+        self.world().overlays.clone()
+    }
+
     fn open(&self) -> Result<FakeHost, OpError> {
         Ok(FakeHost { world: Arc::clone(&self.world) })
     }
@@ -301,6 +312,7 @@ impl Fake {
             guests: world.guests.clone(),
             open: world.open.clone(),
             routes: world.routes.clone(),
+            entries: world.entries.clone(),
             missing: world.missing.clone(),
             vlans: world.vlans.clone(),
             pvids: world.pvids.clone(),
@@ -405,6 +417,25 @@ impl Fake {
             }
             world.put(link);
         }
+    }
+
+    /// The entries of a network that lead to other hosts.
+    pub fn entries(&self, network: NetworkId) -> BTreeSet<Entry> {
+        let host = &mut FakeHost { world: Arc::clone(&self.world) };
+        host.entries(network).ok().flatten().map(|seen| seen.entries).unwrap_or_default()
+    }
+
+    /// Changes such entries behind nicd's back; the watch tells of it.
+    pub fn meddle_entries(&self, network: NetworkId, put: &[Entry], removed: &[Entry]) {
+        let mut world = self.world();
+        let Ok(links) = world.tunnel_links(network) else { return };
+        for entry in removed {
+            world.entries.entry(holder(links, entry)).or_default().remove(entry);
+        }
+        for entry in put {
+            world.entries.entry(holder(links, entry)).or_default().insert(entry.clone());
+        }
+        world.tell(Notice::EntryDisturbed { network });
     }
 
     /// Changes the guest's end of a port's device, as the guest would.
@@ -519,6 +550,7 @@ impl World {
             (Kind::Tap, _) => link.up && self.open.contains(&link.index),
             (Kind::Veth, Some(guest)) => link.up && guest.up,
             (Kind::Bridge, _) => link.up && !self.without_carrier.contains(&link.index),
+            (Kind::Vxlan, _) => link.up,
             (Kind::Vlan, _) => link.up && link.lower.and_then(|index| self.links.get(&index)).is_none_or(|below| below.lower_up),
             (Kind::Veth | Kind::Other, _) => link.lower_up,
         };
@@ -566,6 +598,15 @@ impl World {
         let own = link.master.zip(link.mac);
         let before = self.links.insert(index, link.clone());
         self.tell(Notice::Seen { link: link.into(), at: Instant::now() });
+        if before.as_ref().is_some_and(|before| before.master != bridge)
+            && let Some(entries) = self.entries.get_mut(&index)
+        {
+            entries.retain(|entry| !matches!(entry, Entry::Bridge(_) | Entry::Strange(Strange::Bridge { .. })));
+        }
+        // A bridge that goes down forgets its neighbours (`neigh_ifdown`, net/core/neighbour.c).
+        if before.as_ref().is_some_and(|before| before.kind == Kind::Bridge && before.up && !up) {
+            self.entries.remove(&index);
+        }
         // Its ports show what they let pass from now on, and nothing tells of it.
         if before.as_ref().is_some_and(|before| before.extras.vlan_filtering != filters) {
             for mut port in self.ports_of(index) {
@@ -646,6 +687,7 @@ impl World {
         self.vlans_on(index).into_iter().for_each(|vlan| self.remove(vlan.index));
         self.guests.remove(&index);
         self.filters.remove(&index);
+        self.entries.remove(&index);
         for of_links in [&mut self.open, &mut self.given_mtu, &mut self.without_carrier] {
             of_links.remove(&index);
         }
@@ -763,7 +805,9 @@ impl World {
                 LinkChange::Locked(on) => flags = flags.and(self.change_port(index, |port| port.locked = *on)),
                 LinkChange::PassLinkLocal => flags = flags.and(self.change_port(index, |port| port.passes_link_local = true)),
                 LinkChange::Forwarding => flags = flags.and(self.change_port(index, |port| port.held = false)),
-                LinkChange::ResetPortFlags => flags = flags.and(self.change_port(index, |port| port.altered = false)),
+                LinkChange::ResetPortFlags => {
+                    flags = flags.and(self.change_port(index, |port| (port.altered, port.suppresses) = (false, false)));
+                }
                 LinkChange::Tag { .. } if flags.is_err() => {}
                 LinkChange::Tag { alias, switch } => {
                     self.change(index, |link| (link.alias, link.up) = (Some(alias.clone()), *switch == Switch::Up));
@@ -792,7 +836,7 @@ impl World {
     /// Makes a VLAN device; one with its tag on its link is EEXIST (`vlan_check_real_dev`, net/8021q/vlan.c).
     fn create_vlan(&mut self, op: &Op) -> Result<(), OpError> {
         let Op::CreateVlan { network, index, name, parent, tag, mtu, alias } = op else { return Ok(()) };
-        let altname = names::vlan_altname(*network);
+        let altname = names::segment_altname(SegmentKind::Vlan, *network);
         let is_made = self.named(&altname).is_some_and(|link| link.index == *index && link.kind == Kind::Vlan);
         if !is_made {
             let Some(below) = self.links.get(parent).cloned() else {
@@ -828,26 +872,98 @@ impl World {
         self.configure(*port, At::Index(*index), &made.into()).inspect_err(|_| self.remove(*index))
     }
 
-    fn set_vlan(&mut self, network: NetworkId, changes: &BTreeSet<VlanChange>) -> Result<(), OpError> {
-        let altname = names::vlan_altname(network);
-        let found = self.named(&altname).map(|link| link.index);
-        let index = found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))?;
+    /// Makes a VXLAN device; one with its number and port is EEXIST (`vxlan_vni_in_use`, drivers/net/vxlan/vxlan_core.c).
+    fn create_vxlan(&mut self, op: &Op) -> Result<(), OpError> {
+        let Op::CreateVxlan { network, index, name, vni, local, mtu, alias } = op else { return Ok(()) };
+        let altname = names::segment_altname(SegmentKind::Vxlan, *network);
+        let is_made = self.named(&altname).is_some_and(|link| link.index == *index && link.kind == Kind::Vxlan);
+        if !is_made {
+            let seen = VxlanSeen { vni: *vni, port: VXLAN_PORT, local: Some(*local), learning: false, altered: false };
+            let same = |link: &LinkState| link.vxlan.is_some_and(|vxlan| (vxlan.vni, vxlan.port) == (seen.vni, seen.port));
+            if self.links.values().any(same) {
+                return Err(refused(OpErrorKind::Taken, format!("creating {name}")));
+            }
+            self.create(*index, name, Kind::Vxlan)?;
+            self.change(*index, |link| link.vxlan = Some(seen));
+            self.entries.insert(*index, BTreeSet::new());
+        }
+        self.mark(*index, altname)?;
+        self.change(*index, |link| {
+            (link.v6_autoconf, link.v4_open, link.alias, link.mtu) = (false, false, Some(alias.clone()), *mtu);
+        });
+        Ok(())
+    }
+
+    fn set_segment(
+        &mut self,
+        (kind, network): (SegmentKind, NetworkId),
+        changes: &BTreeSet<SegmentChange>,
+    ) -> Result<(), OpError> {
+        let altname = names::segment_altname(kind, network);
+        let index = self.index_of(&altname)?;
         for change in changes {
             match change {
-                VlanChange::Mtu(mtu) => self.change(index, |link| link.mtu = *mtu),
-                VlanChange::Alias(alias) => {
+                SegmentChange::Mtu(mtu) => self.change(index, |link| link.mtu = *mtu),
+                SegmentChange::Alias(alias) => {
                     self.change(index, |link| link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty()))
                 }
-                VlanChange::Master(master) => self.set_master(index, *master)?,
-                VlanChange::HostIpOff => self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false)),
-                VlanChange::RemoveAddress(address) => {
+                SegmentChange::LearningOff => {
+                    self.change(index, |link| link.vxlan.iter_mut().for_each(|vxlan| vxlan.learning = false));
+                }
+                SegmentChange::Master(master) => self.set_master(index, *master)?,
+                SegmentChange::HostIpOff => self.change(index, |link| (link.v6_autoconf, link.v4_open) = (false, false)),
+                SegmentChange::RemoveAddress(address) => {
                     self.change(index, |link| link.foreign_addresses.retain(|other| other != address));
                 }
-                VlanChange::Switch(Switch::Up) if !self.is_below_up(index) => {
+                SegmentChange::TunnelPortFlags => self.change_port(index, |port| {
+                    *port = BridgePort {
+                        learning: false,
+                        unicast_flood: true,
+                        suppresses: true,
+                        passes_link_local: true,
+                        locked: false,
+                        bpdu_guard: false,
+                        altered: false,
+                        ..*port
+                    };
+                })?,
+                SegmentChange::Switch(Switch::Up) if kind == SegmentKind::Vlan && !self.is_below_up(index) => {
                     return Err(refused(OpErrorKind::Other, format!("setting {altname} up, whose link is down")));
                 }
-                VlanChange::Switch(switch) => self.change(index, |link| link.up = *switch == Switch::Up),
+                SegmentChange::Switch(switch) => self.change(index, |link| link.up = *switch == Switch::Up),
             }
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, altname: &str) -> Result<u32, OpError> {
+        let found = self.named(altname).map(|link| link.index);
+        found.ok_or_else(|| refused(OpErrorKind::Gone, format!("looking for {altname}")))
+    }
+
+    /// The VXLAN device of a network and its bridge.
+    fn tunnel_links(&self, network: NetworkId) -> Result<[u32; 2], OpError> {
+        let device = self.index_of(&names::segment_altname(SegmentKind::Vxlan, network))?;
+        Ok([device, self.index_of(&names::network_altname(network))?])
+    }
+
+    fn set_entries(&mut self, network: NetworkId, put: &BTreeSet<Entry>, remove: &BTreeSet<Entry>) -> Result<(), OpError> {
+        let links = self.tunnel_links(network)?;
+        let is_port = self.links.get(&links[0]).is_some_and(|device| device.master.is_some());
+        if !is_port && put.iter().any(|entry| matches!(entry, Entry::Bridge(_))) {
+            return Err(refused(OpErrorKind::Gone, format!("entering a MAC of network {network} into its bridge")));
+        }
+        for entry in put.iter().filter(|entry| !matches!(entry, Entry::Strange(_))) {
+            let table = self.entries.entry(holder(links, entry)).or_default();
+            // It takes the place of what has its MAC or address.
+            let alike = table.clone();
+            let only = BTreeSet::from([entry.clone()]);
+            let stays: BTreeSet<&Entry> = not_replaced(&only, &alike).into_iter().collect();
+            table.retain(|other| stays.contains(other));
+            table.insert(entry.clone());
+        }
+        for entry in not_replaced(put, remove) {
+            self.entries.entry(holder(links, entry)).or_default().remove(entry);
         }
         Ok(())
     }
@@ -1002,13 +1118,15 @@ impl World {
                 }
             }
             Op::CreateVlan { .. } => self.create_vlan(op)?,
-            Op::SetVlan { network, changes } => self.set_vlan(*network, changes)?,
-            Op::RestoreVlanAltname { network, index, alias } => {
-                self.restore_altname(names::vlan_altname(*network), *index, alias)?;
+            Op::CreateVxlan { .. } => self.create_vxlan(op)?,
+            Op::SetEntries { network, put, remove } => self.set_entries(*network, put, remove)?,
+            Op::SetSegment { network, kind, changes } => self.set_segment((*kind, *network), changes)?,
+            Op::RestoreSegmentAltname { network, kind, index, alias } => {
+                self.restore_altname(names::segment_altname(*kind, *network), *index, alias)?;
             }
-            Op::DeleteVlan { network, store } => {
-                let vlan = self.named(&names::vlan_altname(*network)).filter(|link| link.is_of(*store));
-                vlan.map(|link| link.index).into_iter().for_each(|index| self.remove(index));
+            Op::DeleteSegment { network, kind, store } => {
+                let device = self.named(&names::segment_altname(*kind, *network)).filter(|link| link.is_of(*store));
+                device.map(|link| link.index).into_iter().for_each(|index| self.remove(index));
             }
             Op::AdoptUplink { index, bridge, .. } => {
                 let link =
@@ -1261,9 +1379,21 @@ impl Host for FakeHost {
         Ok(Some(UplinkSeen { is_loopback: link.name == "lo", is_wireless: link.name.starts_with("wl"), carries, link }))
     }
 
+    fn entries(&mut self, network: NetworkId) -> Result<Option<SeenEntries>, OpError> {
+        let world = lock(&self.world);
+        let Ok(links) = world.tunnel_links(network) else { return Ok(None) };
+        let found = links.iter().filter_map(|link| world.entries.get(link)).flatten().cloned();
+        Ok(Some(SeenEntries { device: links[0], entries: found.collect() }))
+    }
+
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         Ok(lock(&self.world).routes.clone())
     }
+}
+
+/// Which of a network's VXLAN device and bridge has an entry.
+fn holder([device, bridge]: [u32; 2], entry: &Entry) -> u32 {
+    if matches!(entry, Entry::Neighbour { .. }) { bridge } else { device }
 }
 
 /// Makes a change of a bridge that the kernel has taken.
@@ -1288,6 +1418,7 @@ fn module_of(op: &Op) -> Option<&'static str> {
         Op::CreateTap { .. } => Some("tun"),
         Op::CreateVeth { .. } => Some("veth"),
         Op::CreateVlan { .. } | Op::CreateVlanNic { .. } => Some("8021q"),
+        Op::CreateVxlan { .. } => Some("vxlan"),
         _ => None,
     }
 }

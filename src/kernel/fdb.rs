@@ -15,7 +15,7 @@ use crate::model::{Mac, PortId};
 use crate::plan::{FdbEntry, Kind, LinkState};
 
 /// Length of `struct ndmsg`.
-const NDMSG: usize = 12;
+pub(super) const NDMSG: usize = 12;
 
 /// One entry, as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

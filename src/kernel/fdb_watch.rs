@@ -1,4 +1,5 @@
-//! Watches FDBs: after an event about a guest's entry it reads the guest's device.
+//! Watches FDBs: after an event about a guest's entry it reads the guest's device. What another program does to the entries that lead
+//! VXLAN networks to other hosts, it tells.
 //!
 //! ```text
 //!  RTNLGRP_NEIGH ──► events socket ──► guests' MACs ──► query socket ──► Notice ──► sink
@@ -21,14 +22,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::Sender;
 
 use super::answer::Failure;
-use super::fdb;
 use super::message::{self, Message};
 use super::nft::Nft;
 use super::seen::ReadContext;
 use super::socket::{Netlink, receive_once};
 use super::{GuestMacs, LinkSelector, Notice, seen, watch};
+use super::{fdb, overlay};
 use crate::failpoints;
-use crate::model::{Mac, names};
+use crate::model::{Mac, NetworkId, names};
+use crate::plan::Overlays;
 use crate::telemetry::meters;
 
 /// How long it may take to notice that the sink is closed.
@@ -69,6 +71,8 @@ pub(super) struct FdbWatch {
 struct Hints {
     /// Guests whose entry changed.
     changed: BTreeSet<Mac>,
+    /// Networks of which another program changed an entry that leads to other hosts.
+    disturbed: BTreeSet<NetworkId>,
     /// Guests that have an entry as nicd makes it, and the port it leads to.
     own: BTreeMap<Mac, u32>,
 }
@@ -126,6 +130,9 @@ impl FdbWatch {
             meters().netlink_overruns.inc();
             self.tell(Notice::EntriesLost)?;
         }
+        for network in hints.disturbed {
+            self.tell(Notice::EntryDisturbed { network })?;
+        }
         for mac in hints.changed {
             self.own.remove(&mac);
             self.look_at_guest(mac)?;
@@ -151,7 +158,8 @@ impl FdbWatch {
             let point = failpoints::call(("entries", "events"), || Ok(()), std::io::Error::from);
             match point.and_then(|()| receive_once(&self.events, &mut self.buffer, libc::MSG_DONTWAIT)) {
                 Ok(bytes) => {
-                    let taken = message::messages(bytes).try_for_each(|event| hints.take(&event?, &self.around.guests));
+                    let taken = message::messages(bytes)
+                        .try_for_each(|event| hints.take(&event?, &self.around.guests, &self.around.overlays));
                     // What cannot be read is an event that is missing.
                     self.lost |= taken.is_err();
                 }
@@ -199,11 +207,12 @@ impl FdbWatch {
 }
 
 impl Hints {
-    fn take(&mut self, event: &Message<'_>, guests: &GuestMacs) -> Result<(), DecodeError> {
+    fn take(&mut self, event: &Message<'_>, guests: &GuestMacs, overlays: &Overlays) -> Result<(), DecodeError> {
         let new = event.message_type() == RTM_NEWNEIGH;
         if !new && event.message_type() != RTM_DELNEIGH {
             return Ok(());
         }
+        self.disturbed.extend(overlay::disturbed(event.payload(), new, overlays)?);
         let Some(told) = fdb::read(event.payload())?.filter(|told| guests.port(told.mac).is_some()) else { return Ok(()) };
         if new && told.entry().is_some_and(|entry| entry.sticky) && !self.changed.contains(&told.mac) {
             self.own.insert(told.mac, told.port);
@@ -241,7 +250,7 @@ mod tests {
         (message.header.family, message.header.ifindex) = (AddressFamily::Bridge, 7);
         (message.header.state, message.header.flags) = state;
         message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()), NeighbourAttribute::Controller(3)];
-        hints.take(&NetlinkBuffer::new(&sent(kind(message))[..]), &guests).unwrap();
+        hints.take(&NetlinkBuffer::new(&sent(kind(message))[..]), &guests, &Overlays::default()).unwrap();
     }
 
     const OURS: (NeighbourState, NeighbourFlags) = (NeighbourState::Noarp, NeighbourFlags::Sticky);

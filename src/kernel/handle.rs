@@ -11,9 +11,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::model::{LinkName, NetnsPin, PortId};
+use crate::model::{LinkName, NetnsPin, NetworkId, PortId};
 use crate::plan::filter::PortFilters;
-use crate::plan::{AbsentPort, LinkState, Plan};
+use crate::plan::{AbsentPort, LinkState, Overlays, Plan, SeenEntries};
 use crate::queue::{Queue, QueueError};
 use crate::sys::packet::PacketSocket;
 use crate::uplink::BroadRoute;
@@ -102,6 +102,9 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// The MACs for which reads query FDBs.
     fn guests(&self) -> GuestMacs;
 
+    /// What of networks is on other hosts, as the watch knows it.
+    fn overlays(&self) -> Overlays;
+
     /// The requirements of attaches that this host does not meet.
     ///
     /// # Errors
@@ -131,6 +134,12 @@ pub trait KernelHandle: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As for `run`.
     fn uplink(&self, name: LinkName) -> Result<Answer<Result<Option<UplinkSeen>, OpError>>, QueueError>;
+
+    /// The entries of a network that lead to other hosts; none where it has none.
+    ///
+    /// # Errors
+    /// As for `run`.
+    fn entries(&self, network: NetworkId) -> Result<Answer<Result<Option<SeenEntries>, OpError>>, QueueError>;
 
     /// The host's broad routes, with the links they leave by.
     ///
@@ -174,6 +183,7 @@ pub struct KernelService<H: Host> {
     /// How many plans were begun beside their commit.
     begun: Arc<AtomicU64>,
     macs: GuestMacs,
+    overlays: Overlays,
     sockets: Sockets,
 }
 
@@ -235,7 +245,8 @@ pub fn start<K: Kernel + Clone>(kernel: &K) -> Result<(Arc<dyn KernelHandle>, Th
             speak: Box::new(move || third.speak()),
         }
     };
-    let workshop = KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests(), sockets };
+    let workshop =
+        KernelService { worker, guests, looks, reaper, begun, macs: kernel.guests(), overlays: kernel.overlays(), sockets };
     Ok((Arc::new(workshop), vec![worker_thread, guests_thread, looks_thread, reaper_thread]))
 }
 
@@ -303,6 +314,10 @@ impl<H: Host> KernelHandle for KernelService<H> {
         self.macs.clone()
     }
 
+    fn overlays(&self) -> Overlays {
+        self.overlays.clone()
+    }
+
     fn missing_requirements(&self) -> Result<Answer<Vec<MissingRequirement>>, QueueError> {
         self.ask(Host::missing_requirements)
     }
@@ -321,6 +336,10 @@ impl<H: Host> KernelHandle for KernelService<H> {
 
     fn uplink(&self, name: LinkName) -> Result<Answer<Result<Option<UplinkSeen>, OpError>>, QueueError> {
         self.ask(move |host| host.uplink(&name))
+    }
+
+    fn entries(&self, network: NetworkId) -> Result<Answer<Result<Option<SeenEntries>, OpError>>, QueueError> {
+        self.looks.ask(move |host| host.entries(network))
     }
 
     fn broad_routes(&self) -> Result<Answer<Result<Vec<BroadRoute>, OpError>>, QueueError> {

@@ -256,7 +256,7 @@ pub(super) fn first_failure(refusals: Vec<RequestError>) -> Result<(), Failure> 
     let no_v6 = |refusal: &RequestError| refusal.request == Request::V6Off && no_v6(refusal.errno);
     // What went with something else, or by another's hand.
     let went = |refusal: &RequestError| {
-        refusal.request == Request::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL)
+        refusal.request == Request::Stale && matches!(refusal.errno, Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENOENT)
             // What is at the root has another handle (`tc_get_qdisc`, net/sched/sch_api.c).
             || refusal.request == Request::NoRateLimit && matches!(refusal.errno, Errno::EINVAL | Errno::ENOENT)
     };

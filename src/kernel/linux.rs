@@ -21,14 +21,17 @@ use super::socket::{Netlink, count_writes};
 use super::tap::{self, Call, Tap, TapError};
 use super::veth::{GuestEnd, Veth};
 use super::vlan_link::VlanLink;
+use super::vxlan_link::VxlanLink;
 use super::watch::Watch;
 use super::{
     Applied, Counters, Found, GuestMacs, Host, Kernel, LinkSelector, MissingRequirement, NetnsError, Notice, OpError,
-    OpErrorKind, TapUse, UplinkSeen, capabilities, defaults, guest, links, no_descriptors, requests, seen, uplinks, vlan_link,
+    OpErrorKind, TapUse, UplinkSeen, capabilities, defaults, guest, links, no_descriptors, overlay, requests, seen, segment,
+    uplinks,
 };
-use crate::model::{LinkName, NetnsPin, PortId, names};
+use crate::model::names::SegmentKind;
+use crate::model::{LinkName, NetnsPin, NetworkId, PortId, names};
 use crate::plan::filter::PortFilters;
-use crate::plan::{IndexFilter, Kind, LinkState, NumberedProfile, Op, VlanProtocol, VlanTag};
+use crate::plan::{IndexFilter, Kind, LinkState, NumberedProfile, Op, Overlays, SeenEntries, VlanProtocol, VlanTag};
 use crate::sys::packet::PacketSocket;
 use crate::threads;
 use crate::uplink::BroadRoute;
@@ -67,6 +70,10 @@ impl Kernel for Linux {
 
     fn guests(&self) -> GuestMacs {
         self.around.guests.clone()
+    }
+
+    fn overlays(&self) -> Overlays {
+        self.around.overlays.clone()
     }
 
     fn open(&self) -> Result<LinuxHost, OpError> {
@@ -214,6 +221,11 @@ impl Host for LinuxHost {
         looked.map_err(|failure| failure.during(&format!("look at the uplink {name}")))
     }
 
+    fn entries(&mut self, network: NetworkId) -> Result<Option<SeenEntries>, OpError> {
+        let looked = self.fresh().and_then(|()| overlay::look(&mut self.netlink, network));
+        looked.map_err(|failure| failure.during(&format!("look at what leads network {network} to other hosts")))
+    }
+
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {
         let routes = self.fresh().and_then(|()| defaults::broad_routes(&mut self.netlink));
         routes.map_err(|failure| failure.during("dump routes"))
@@ -224,15 +236,18 @@ impl Host for LinuxHost {
 fn doing(op: &Op) -> String {
     let name = op.name();
     match op {
-        Op::CreateBridge { network, name: device, .. } | Op::CreateVlan { network, name: device, .. } => {
+        Op::CreateBridge { network, name: device, .. }
+        | Op::CreateVlan { network, name: device, .. }
+        | Op::CreateVxlan { network, name: device, .. } => {
             format!("{name} {device} of network {network}")
         }
         Op::CloseBridge { network }
         | Op::SetBridge { network, .. }
         | Op::RestoreBridgeAltname { network, .. }
-        | Op::SetVlan { network, .. }
-        | Op::RestoreVlanAltname { network, .. }
-        | Op::DeleteVlan { network, .. }
+        | Op::SetEntries { network, .. }
+        | Op::SetSegment { network, .. }
+        | Op::RestoreSegmentAltname { network, .. }
+        | Op::DeleteSegment { network, .. }
         | Op::AdoptUplink { network, .. }
         | Op::ReleaseUplink { network, .. }
         | Op::DeleteBridge { network, .. } => {
@@ -281,14 +296,22 @@ impl LinuxHost {
             Op::RestoreBridgeAltname { network, index, alias } => bridge::restore_altname(netlink, *network, *index, alias),
             Op::DeleteBridge { network, store } => bridge::delete(netlink, &mut self.nft, *network, *store),
             Op::CreateVlan { network, index, name, parent, tag, mtu, alias } => {
-                let altname = names::vlan_altname(*network);
+                let altname = names::segment_altname(SegmentKind::Vlan, *network);
                 let (altname, alias, mac) = (altname.as_str(), Some(alias.as_str()), None);
                 VlanLink { index: *index, name, altname, alias, parent: *parent, tag: *tag, mac, mtu: *mtu, loose: false }
                     .create(netlink)
             }
-            Op::SetVlan { network, changes } => vlan_link::set(netlink, *network, changes),
-            Op::RestoreVlanAltname { network, index, alias } => vlan_link::restore_altname(netlink, *network, *index, alias),
-            Op::DeleteVlan { network, store } => vlan_link::delete(netlink, *network, *store),
+            Op::CreateVxlan { network, index, name, vni, local, mtu, alias } => {
+                let altname = names::segment_altname(SegmentKind::Vxlan, *network);
+                let (index, vni, local, mtu) = (*index, *vni, *local, *mtu);
+                VxlanLink { index, name, altname: &altname, alias, vni, local, mtu }.create(netlink)
+            }
+            Op::SetEntries { network, put, remove } => overlay::set(netlink, *network, put, remove),
+            Op::SetSegment { network, kind, changes } => segment::set(netlink, (*kind, *network), changes),
+            Op::RestoreSegmentAltname { network, kind, index, alias } => {
+                segment::restore_altname(netlink, (*kind, *network), *index, alias)
+            }
+            Op::DeleteSegment { network, kind, store } => segment::delete(netlink, (*kind, *network), *store),
             Op::AdoptUplink { index, bridge, .. } => uplinks::adopt(netlink, *index, *bridge),
             Op::ReleaseUplink { index, bridge, .. } => uplinks::release(netlink, *index, *bridge),
             Op::SetFilter { port, filter, .. } => {

@@ -34,11 +34,13 @@ mod modules;
 mod neighbours;
 pub mod netns;
 mod nft;
+mod overlay;
 mod qdisc;
 pub mod reaper;
 mod requests;
 mod routes;
 mod seen;
+mod segment;
 mod socket;
 pub mod tap;
 mod untyped;
@@ -46,6 +48,7 @@ mod uplinks;
 mod veth;
 mod vlan_link;
 mod vlans;
+mod vxlan_link;
 mod watch;
 pub mod worker;
 
@@ -66,9 +69,9 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use crate::failpoints;
-use crate::model::{DropReason, LinkName, Mac, NetnsPin, Owner, PortId, names};
+use crate::model::{DropReason, LinkName, Mac, NetnsPin, NetworkId, Owner, PortId, names};
 use crate::plan::filter::{Dropped, PortFilters};
-use crate::plan::{LinkState, Op};
+use crate::plan::{LinkState, Op, Overlays, SeenEntries};
 use crate::sys::packet::PacketSocket;
 use crate::uplink::BroadRoute;
 
@@ -79,6 +82,9 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// The MACs for which reads query FDBs. The reconciler fills it from the records; all accesses and the watch share it.
     fn guests(&self) -> GuestMacs;
+
+    /// What of networks is on other hosts, by which the watch tells what another program changed of it. Shared as `guests` is.
+    fn overlays(&self) -> Overlays;
 
     /// Opens an access with its own sockets.
     ///
@@ -212,6 +218,12 @@ pub trait Host: Send + 'static {
     /// # Errors
     /// The kernel could not answer.
     fn uplink(&mut self, name: &LinkName) -> Result<Option<UplinkSeen>, OpError>;
+
+    /// The entries of a network that lead to other hosts, none where it has none.
+    ///
+    /// # Errors
+    /// The kernel could not answer.
+    fn entries(&mut self, network: NetworkId) -> Result<Option<SeenEntries>, OpError>;
 
     /// The host's routes with short prefixes, v4 and v6, in every table but the local one.
     ///
@@ -422,6 +434,11 @@ pub enum Notice {
     },
     /// Events about FDBs were lost: only a complete dump shows what changed.
     EntriesLost,
+    /// Another program changed an entry of a network that leads to other hosts.
+    EntryDisturbed {
+        /// The network.
+        network: NetworkId,
+    },
     /// Events were lost; this is a complete dump.
     Resync {
         /// All links.

@@ -14,7 +14,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use super::answer::{Failure, Request};
 use super::message::Batch;
 use super::socket::Netlink;
-use super::{MissingRequirement, OpErrorKind, vlan_link};
+use super::{MissingRequirement, OpErrorKind, vlan_link, vxlan_link};
 use crate::failpoints;
 use crate::plan::Op;
 
@@ -30,16 +30,17 @@ pub fn remedy(module: &str) -> String {
 const PACE: Duration = Duration::from_secs(1);
 
 /// Kinds of links, with their modules.
-const KINDS: [(&str, &str); 3] = [("bridge", "bridge"), ("veth", "veth"), ("vlan", vlan_link::MODULE)];
+const KINDS: [(&str, &str); 4] =
+    [("bridge", "bridge"), ("veth", "veth"), ("vlan", vlan_link::MODULE), ("vxlan", vxlan_link::MODULE)];
 
-/// The kinds that the kernel is known to support, shared by all accesses. VLAN devices are taken to be supported until one could not be
-/// made: the question loads the module, which most hosts do not need.
+/// The kinds that the kernel is known to support, shared by all accesses. Devices that lead networks to other hosts are taken to be supported until
+/// one could not be made: the question loads the module, which most hosts do not need.
 #[derive(Debug, Clone)]
 pub(super) struct Known(Arc<[AtomicBool; KINDS.len()]>);
 
 impl Default for Known {
     fn default() -> Self {
-        Self(Arc::new(KINDS.map(|(_, module)| AtomicBool::new(module == vlan_link::MODULE))))
+        Self(Arc::new(KINDS.map(|(_, module)| AtomicBool::new(is_rare(module)))))
     }
 }
 
@@ -47,11 +48,21 @@ impl Default for Known {
 #[derive(Debug, Default)]
 pub(super) struct Asked(Option<(Instant, Vec<&'static str>, Vec<MissingRequirement>)>);
 
+/// Whether most hosts do not need a module.
+fn is_rare(module: &str) -> bool {
+    [vlan_link::MODULE, vxlan_link::MODULE].contains(&module)
+}
+
 impl Known {
     /// The kernel did not know the kind of link that this op makes.
     pub(super) fn forget(&self, op: &Op) {
-        let makes_vlan = matches!(op, Op::CreateVlan { .. } | Op::CreateVlanNic { .. });
-        let of_op = KINDS.iter().zip(self.0.iter()).filter(|((_, module), _)| (*module == vlan_link::MODULE) == makes_vlan);
+        let rare = match op {
+            Op::CreateVlan { .. } | Op::CreateVlanNic { .. } => Some(vlan_link::MODULE),
+            Op::CreateVxlan { .. } => Some(vxlan_link::MODULE),
+            _ => None,
+        };
+        let is_ops = |module: &str| rare.map_or(!is_rare(module), |rare| rare == module);
+        let of_op = KINDS.iter().zip(self.0.iter()).filter(|((_, module), _)| is_ops(module));
         of_op.for_each(|(_, known)| known.store(false, Ordering::Relaxed));
     }
 

@@ -29,9 +29,9 @@ use super::nft::Nft;
 use super::socket::Netlink;
 use super::untyped::*;
 use super::vlans::{self, Filtering};
-use super::{GuestMacs, LinkSelector, OpErrorKind, Traffic, fdb, qdisc};
+use super::{GuestMacs, LinkSelector, OpErrorKind, Traffic, fdb, qdisc, vxlan_link};
 use crate::model::Mac;
-use crate::plan::{BridgePort, Kind, LinkState, TapSeen, TokenBucket, VlanProtocol, VlanTag};
+use crate::plan::{BridgePort, Kind, LinkState, Overlays, TapSeen, TokenBucket, VlanProtocol, VlanTag};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -61,6 +61,8 @@ pub(super) static PLAIN: [InfoBridgePort; 13] = [
 pub(super) struct ReadContext {
     /// The MACs for which FDBs are queried.
     pub(super) guests: GuestMacs,
+    /// What of networks is on other hosts.
+    pub(super) overlays: Overlays,
     /// The bridges whose ports' VLANs are read.
     pub(super) filtering: Filtering,
     /// How the host's packet filter treats bridged frames.
@@ -327,6 +329,7 @@ fn info(link: &mut LinkState, info: &[u8]) -> bool {
         Some(InfoKind::Veth) => link.kind = Kind::Veth,
         Some(InfoKind::Bridge) => bridge(link, data),
         Some(InfoKind::Vlan) => vlan(link, data),
+        Some(InfoKind::Vxlan) => (link.kind, link.vxlan) = (Kind::Vxlan, vxlan_link::read(data)),
         _ => {}
     }
     if port_kind == Some(InfoPortKind::Bridge) {
@@ -349,6 +352,7 @@ fn bridge_port(data: &[u8]) -> BridgePort {
             InfoBridgePort::UnicastFlood(on) => port.unicast_flood = on,
             InfoBridgePort::Locked(on) => port.locked = on,
             InfoBridgePort::Guard(on) => port.bpdu_guard = on,
+            InfoBridgePort::NeighSupress(on) => port.suppresses = on,
             InfoBridgePort::GroupFwdMask(mask) => port.passes_link_local = mask == PASS_LINK_LOCAL,
             flag => {
                 let same = std::mem::discriminant(&flag);
@@ -523,6 +527,7 @@ mod tests {
                 locked: false,
                 bpdu_guard: false,
                 altered: false,
+                suppresses: false,
                 passes_link_local: false,
             }),
             tap: Some(TapSeen { persist: true, multi_queue: false, held: true, uid: None, gid: Some(36) }),

@@ -20,6 +20,8 @@ pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const RTM_NEWVLAN: u16 = 112;
 pub(super) const RTM_DELVLAN: u16 = 113;
 pub(super) const RTM_GETVLAN: u16 = 114;
+/// `linux/neighbour.h`.
+pub(super) const NDA_NH_ID: u16 = 13;
 /// `linux/nexthop.h`.
 pub(super) const NHA_ID: u16 = 1;
 pub(super) const NHA_GROUP: u16 = 2;

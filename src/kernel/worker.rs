@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::exec::{Execution, StepTime, Timing, Undone};
 use crate::failpoints;
+use crate::model::names::SegmentKind;
 use crate::model::{LinkName, names};
 use crate::plan::{LinkState, Op, Plan};
 use crate::queue::{Queue, QueueError};
@@ -314,8 +315,10 @@ fn subjects(plan: &Plan) -> Vec<String> {
             | Op::CloseBridge { network }
             | Op::SetBridge { network, .. }
             | Op::RestoreBridgeAltname { network, .. } => names::network_altname(*network),
-            Op::CreateVlan { network, .. } | Op::SetVlan { network, .. } | Op::RestoreVlanAltname { network, .. } => {
-                names::vlan_altname(*network)
+            Op::CreateVlan { network, .. } => names::segment_altname(SegmentKind::Vlan, *network),
+            Op::CreateVxlan { network, .. } => names::segment_altname(SegmentKind::Vxlan, *network),
+            Op::SetSegment { network, kind, .. } | Op::RestoreSegmentAltname { network, kind, .. } => {
+                names::segment_altname(*kind, *network)
             }
             Op::CreateTap { port, .. }
             | Op::CreateVeth { port, .. }

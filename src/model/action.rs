@@ -104,7 +104,7 @@ pub struct NewNetwork {
     /// `provider:physical_network`.
     pub physical_network: Option<String>,
     /// The VLAN of a VLAN network; none for a free one.
-    pub segmentation_id: Option<u16>,
+    pub segmentation_id: Option<u32>,
     /// Whether its new ports have port security unless they say otherwise.
     pub port_security: bool,
     /// Whether its ports are isolated that do not say otherwise.

@@ -37,6 +37,9 @@ pub enum MacError {
 }
 
 impl Mac {
+    /// The MAC that a VXLAN device has the entries of, which say whom it sends what is for all.
+    pub const NOBODY: Self = Self([0; 6]);
+
     /// Combines the prefix with three random octets from the caller.
     pub fn generated(prefix: MacPrefix, tail: [u8; 3]) -> Self {
         let [a, b, c] = prefix.0;

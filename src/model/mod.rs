@@ -37,7 +37,7 @@ pub use names::LinkName;
 pub use network::{Network, NetworkKind};
 pub use phase::{Phase, PhaseEvent, Readiness, Status};
 pub use port::{AddressPair, Binding, Carrier, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
-pub use segment::{PhysicalNetwork, PhysicalNetworks, VlanRanges};
+pub use segment::{IdRanges, PhysicalNetwork, PhysicalNetworks};
 pub use server::{Guest, Monitor, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};
 pub use trunk::{SubPort, Trunk, TrunkStatus};

@@ -16,8 +16,8 @@ pub const MAX_NAME: usize = 15;
 /// from here on shows that its creator chose it.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 
-/// The lowest index that nicd chooses for the VLAN device of a network's segment. It is below [`FIRST_INDEX`]: what comes by a device
-/// from there on is dropped unless it has elements in the filters, and the physical network has none.
+/// The lowest index that nicd chooses for the device that leads a network to other hosts. It is below [`FIRST_INDEX`]: what comes by a device
+/// from there on is dropped unless it has elements in the filters, and other hosts have none.
 pub const FIRST_SEGMENT_INDEX: u32 = FIRST_INDEX / 2;
 
 /// How many device names a port's UUID yields before the choice wraps.
@@ -132,31 +132,68 @@ pub fn network_altname(network: NetworkId) -> String {
     format!("nicd-{network}")
 }
 
-/// The altname of the VLAN device that leads a network to its physical network.
-pub fn vlan_altname(network: NetworkId) -> String {
-    format!("nicd-vlan-{network}")
+/// What kind of device leads a network to other hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentKind {
+    /// A VLAN device, to its physical network.
+    Vlan,
+    /// A VXLAN device, to the other hosts of the fleet.
+    Vxlan,
 }
 
-/// The network in such an altname.
-pub fn parse_vlan_altname(altname: &str) -> Option<NetworkId> {
-    let text = altname.strip_prefix("nicd-vlan-")?;
-    (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok().map(NetworkId))?
+impl SegmentKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Vlan, Self::Vxlan];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Vlan => "vlan",
+            Self::Vxlan => "vxlan",
+        }
+    }
+
+    /// What the names of such devices begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Vlan => "nvl",
+            Self::Vxlan => "nvx",
+        }
+    }
+}
+
+/// The altname of the device that leads a network to other hosts.
+pub fn segment_altname(kind: SegmentKind, network: NetworkId) -> String {
+    format!("nicd-{}-{network}", kind.word())
+}
+
+/// The kind and the network in such an altname.
+pub fn parse_segment_altname(altname: &str) -> Option<(SegmentKind, NetworkId)> {
+    of_segment(altname.strip_prefix("nicd-")?, '-')
 }
 
 /// The alias of that device: the ids of the store and the network.
-pub fn vlan_tag(store: uuid::Uuid, network: NetworkId) -> String {
-    format!("nicd {store} vlan {network}")
+pub fn segment_tag(kind: SegmentKind, store: uuid::Uuid, network: NetworkId) -> String {
+    format!("nicd {store} {} {network}", kind.word())
 }
 
-/// The network in such an alias.
-pub fn tagged_segment(alias: &str) -> Option<NetworkId> {
+/// The kind and the network in such an alias.
+pub fn tagged_segment(alias: &str) -> Option<(SegmentKind, NetworkId)> {
     let (_, of) = alias.strip_prefix("nicd ")?.split_once(' ')?;
-    uuid::Uuid::try_parse(of.strip_prefix("vlan ")?).ok().map(NetworkId)
+    of_segment(of, ' ')
 }
 
-/// The name of that device: `nvl` and twelve digits of the network's UUID. On a clash the next twelve.
-pub fn network_vlan(network: NetworkId, choice: usize) -> LinkName {
-    LinkName(format!("nvl{}", twelve(network, choice)))
+/// A kind's word and a network's id, with this between them.
+fn of_segment(text: &str, between: char) -> Option<(SegmentKind, NetworkId)> {
+    let (word, id) = text.split_once(between)?;
+    let kind = SegmentKind::ALL.into_iter().find(|kind| kind.word() == word)?;
+    let id = Some(id).filter(|id| id.len() == 36).and_then(|id| uuid::Uuid::try_parse(id).ok())?;
+    Some((kind, NetworkId(id)))
+}
+
+/// The name of that device: three letters and twelve digits of the network's UUID. On a clash the next twelve.
+pub fn segment_device(kind: SegmentKind, network: NetworkId, choice: usize) -> LinkName {
+    LinkName(format!("{}{}", kind.prefix(), twelve(network, choice)))
 }
 
 /// The UUID in an altname of nicd. The store knows whether it is a port's or a network's.
@@ -187,11 +224,10 @@ pub fn bridge_tag(store: uuid::Uuid, network: NetworkId) -> String {
     format!("nicd {store} {network}")
 }
 
-/// The store named in an alias that some nicd wrote, on a device, on a bridge or on a VLAN device.
+/// The store named in an alias that some nicd wrote, on a device, on a bridge or on a device that leads a network to other hosts.
 pub fn tagged(alias: &str) -> Option<uuid::Uuid> {
     let (store, of) = alias.strip_prefix("nicd ")?.split_once(' ')?;
-    let id = of.strip_prefix("vlan ").unwrap_or(of);
-    let known = of.parse::<u64>().is_ok() || uuid::Uuid::try_parse(id).is_ok();
+    let known = of.parse::<u64>().is_ok() || uuid::Uuid::try_parse(of).is_ok() || of_segment(of, ' ').is_some();
     known.then(|| uuid::Uuid::try_parse(store).ok())?
 }
 
@@ -243,16 +279,19 @@ mod tests {
         let network: NetworkId = "3cb9bc59-5699-4588-a4b1-b87f96708bc6".parse().unwrap();
         assert_eq!(network_bridge(network, 0).as_str(), "nbr3cb9bc595699");
         assert_eq!(network_bridge(network, 1).as_str(), "nbr4588a4b1b87f");
-        assert_eq!(network_vlan(network, 0).as_str(), "nvl3cb9bc595699");
+        assert_eq!(segment_device(SegmentKind::Vlan, network, 0).as_str(), "nvl3cb9bc595699");
+        assert_eq!(segment_device(SegmentKind::Vxlan, network, 1).as_str(), "nvx4588a4b1b87f");
     }
 
     #[test]
-    fn vlan_devices_are_told_from_ports_and_bridges() {
+    fn devices_of_segments_are_told_from_ports_and_bridges() {
         let (store, network) = (uuid::Uuid::from_u128(1), NetworkId(uuid::Uuid::from_u128(3)));
-        let (altname, tag) = (vlan_altname(network), vlan_tag(store, network));
-        assert_eq!((parse_vlan_altname(&altname), parse_altname(&altname)), (Some(network), None));
-        assert_eq!(parse_vlan_altname(&network_altname(network)), None);
-        assert_eq!((tagged(&tag), tagged_segment(&tag), tagged_network(&tag)), (Some(store), Some(network), None));
+        for kind in SegmentKind::ALL {
+            let (altname, tag) = (segment_altname(kind, network), segment_tag(kind, store, network));
+            assert_eq!((parse_segment_altname(&altname), parse_altname(&altname)), (Some((kind, network)), None));
+            assert_eq!((tagged(&tag), tagged_segment(&tag), tagged_network(&tag)), (Some(store), Some((kind, network)), None));
+        }
+        assert_eq!(parse_segment_altname(&network_altname(network)), None);
         assert_eq!(tagged_segment(&bridge_tag(store, network)), None);
     }
 

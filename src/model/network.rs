@@ -38,9 +38,9 @@ pub struct Network {
     /// Its physical network, by its name in the configuration; where the operator's bridge leads to it, by the control plane's name.
     #[serde(default)]
     pub physical_network: Option<String>,
-    /// The VLAN that it is on its physical network, as a VLAN network.
+    /// The VLAN that it is on its physical network, as a VLAN network; its number (VNI) in the fleet, as a VXLAN network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub segmentation_id: Option<u16>,
+    pub segmentation_id: Option<u32>,
     /// The zone of conntrack of its connections, which it keeps. Networks on one bridge have the same.
     pub zone: u16,
     /// What its new ports' `port_security` is, unless the client says otherwise.
@@ -72,26 +72,34 @@ pub enum NetworkKind {
     Flat,
     /// A VLAN of a physical network.
     Vlan,
+    /// Tunnels between the hosts of a fleet.
+    Vxlan,
 }
 
 /// Zones that networks may have: those below are left to other programs, which count from 1.
 pub const ZONES: RangeInclusive<u16> = 4096..=u16::MAX;
 
 impl NetworkKind {
-    /// The word of the API: `local`, `flat` or `vlan`.
+    /// The word of the API: `local`, `flat`, `vlan` or `vxlan`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Flat => "flat",
             Self::Vlan => "vlan",
+            Self::Vxlan => "vxlan",
         }
     }
 }
 
 impl Network {
+    /// Its VLAN, as a VLAN network.
+    pub fn vlan(&self) -> Option<u16> {
+        self.segmentation_id.filter(|_| self.kind == NetworkKind::Vlan).and_then(|id| u16::try_from(id).ok())
+    }
+
     /// The VLAN of the operator's bridge that it is, 0 for the one that the operator gives ports.
     pub fn bridge_vlan(&self) -> u16 {
-        self.segmentation_id.filter(|_| self.bridge.is_some()).unwrap_or(0)
+        self.vlan().filter(|_| self.bridge.is_some()).unwrap_or(0)
     }
 
     /// The explicit MAC of its agent-made bridge: locally administered, from the network's id, the same after every rebuild.

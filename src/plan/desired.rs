@@ -1,14 +1,18 @@
 //! What shall be there: the store's records, resolved to what the kernel can be asked for.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::names::SegmentKind;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
 use super::observed::{Kind, TokenBucket, VlanTag};
 use super::op::GuestSettings;
+use super::overlay::Entry;
 
 /// A slice of the desired state: one port for an attach, everything after a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,30 @@ pub struct Desired {
     pub absent_ports: Vec<AbsentPort>,
     /// Networks whose agent-made bridge is to go.
     pub absent_bridges: Vec<NetworkId>,
+    /// The entries that lead to other hosts, of networks with a VXLAN device.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overlays: Vec<DesiredOverlay>,
+}
+
+/// The entries of a network that lead to other hosts, or some of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredOverlay {
+    /// The network.
+    pub network: NetworkId,
+    /// Those that are to be there.
+    pub entries: BTreeSet<Entry>,
+    /// Those that are not.
+    pub unwanted: Unwanted,
+}
+
+/// The entries of a network that are not to be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unwanted {
+    /// All others.
+    Others,
+    /// These; nothing is said of the rest.
+    These(BTreeSet<Entry>),
 }
 
 /// A port whose device is to go.
@@ -87,8 +115,46 @@ pub enum DesiredSegment {
         /// The uplink.
         uplink: DesiredUplink,
     },
+    /// By a VXLAN device, which is put into the agent-made bridge: tunnels to the other hosts of the fleet.
+    Vxlan {
+        /// The network's number (VNI).
+        vni: u32,
+        /// The tunnel address of this host; none where it has none.
+        local: Option<IpAddr>,
+        /// The index for the device, should it have to be made.
+        index: u32,
+        /// The alias that tags it: the store's id and the network's.
+        alias: String,
+    },
     /// By this VLAN of the operator's bridge, which tells VLANs apart: each port is untagged in it.
     Pvid(u16),
+}
+
+impl DesiredSegment {
+    /// What kind of device leads there; none where none is made.
+    pub fn kind(&self) -> Option<SegmentKind> {
+        match self {
+            Self::Vlan { .. } => Some(SegmentKind::Vlan),
+            Self::Vxlan { .. } => Some(SegmentKind::Vxlan),
+            Self::Flat { .. } | Self::Pvid(_) => None,
+        }
+    }
+
+    /// The alias of that device.
+    pub fn alias(&self) -> Option<&str> {
+        match self {
+            Self::Vlan { alias, .. } | Self::Vxlan { alias, .. } => Some(alias),
+            Self::Flat { .. } | Self::Pvid(_) => None,
+        }
+    }
+
+    /// The index for that device, should it have to be made.
+    pub fn index_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            Self::Vlan { index, .. } | Self::Vxlan { index, .. } => Some(index),
+            Self::Flat { .. } | Self::Pvid(_) => None,
+        }
+    }
 }
 
 /// The uplink of a physical network.

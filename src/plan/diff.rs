@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 pub use bridge::Bridge;
 pub(super) use device::bridge_port;
 pub use device::{Device, drift};
-pub use segment::{Segment, Trouble};
+pub use segment::{Segment, Trouble, tunnel_header};
 pub(super) use words::up;
 pub use words::vlan_remedy;
 

@@ -22,25 +22,28 @@ pub mod forward;
 pub mod groups;
 pub mod observed;
 pub mod op;
+pub mod overlay;
 mod planner;
 mod removal;
 mod uplink;
 pub mod verify;
 
 pub use desired::{
-    AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, DesiredSegment, DesiredUplink, Speaks,
+    AbsentPort, BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredOverlay, DesiredPort, DesiredSegment, DesiredUplink,
+    Speaks, Unwanted,
 };
 pub use diff::Facet;
 pub use facts::{Fact, facts};
 pub use filter::{DeviceFilter, Filter, PortFilter, PortFilters};
 pub use observed::{
     Address, BRIDGE_PORTS, BridgeExtras, BridgePort, FdbEntry, HostAddress, HostUse, Kind, LinkState, MachineNic, NEARLY_FULL,
-    NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces, VlanProtocol, VlanTag,
+    NfCall, Observed, Owner, PortVlan, ROOM_AGAIN, TapSeen, TokenBucket, Traces, VXLAN_PORT, VlanProtocol, VlanTag, VxlanSeen,
 };
 pub use op::{
-    At, BridgeChange, GuestSettings, IndexFilter, LinkChange, NumberedProfile, Op, Plan, Reason, Route, Stage, Step, Switch,
-    VlanChange,
+    At, BridgeChange, GuestSettings, IndexFilter, LinkChange, NumberedProfile, Op, Plan, Reason, Route, SegmentChange, Stage,
+    Step, Switch,
 };
+pub use overlay::{Entry, Overlay, Overlays, Remote, SeenEntries, Strange};
 pub use planner::{NotOurs, PlanError, plan};
 pub use removal::{GROUP_SIZE, merge_deletions, removal};
 pub use verify::Deviation;

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::filter::DeviceFilter;
+use crate::model::names::SegmentKind;
 use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
+use super::overlay::Entry as OverlayEntry;
 
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,30 @@ pub struct LinkState {
     /// The tag that its frames have on the link below it, as a VLAN device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<VlanTag>,
+    /// Its settings as a VXLAN device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<VxlanSeen>,
+}
+
+/// The UDP port of VXLAN (RFC 7348, 5).
+pub const VXLAN_PORT: u16 = 4789;
+
+/// A VXLAN device's settings (`IFLA_INFO_DATA`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VxlanSeen {
+    /// Its number (VNI).
+    pub vni: u32,
+    /// Its UDP port.
+    pub port: u16,
+    /// The address that it sends from; none where the kernel chooses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// Whether it learns who is behind which tunnel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learning: bool,
+    /// Whether another setting is not as nicd makes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub altered: bool,
 }
 
 /// The tag of a VLAN device (`IFLA_VLAN_ID`, `IFLA_VLAN_PROTOCOL`).
@@ -196,6 +222,8 @@ pub enum Kind {
     Bridge,
     /// A VLAN device.
     Vlan,
+    /// A VXLAN device.
+    Vxlan,
     /// Anything else.
     Other,
 }
@@ -213,7 +241,17 @@ impl Kind {
             Self::Veth => "veth",
             Self::Bridge => "bridge",
             Self::Vlan => "vlan",
+            Self::Vxlan => "vxlan",
             Self::Other => "other",
+        }
+    }
+}
+
+impl From<SegmentKind> for Kind {
+    fn from(kind: SegmentKind) -> Self {
+        match kind {
+            SegmentKind::Vlan => Self::Vlan,
+            SegmentKind::Vxlan => Self::Vxlan,
         }
     }
 }
@@ -285,10 +323,21 @@ pub struct BridgePort {
     /// Whether another of its flags is not as the kernel makes ports: flooding, isolation and the like.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
+    /// Whether the bridge answers ARP and neighbour discovery for MACs behind it, and sends it none that it has answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suppresses: bool,
     /// Whether it forwards frames to 01:80:c2:00:00:0X as any multicast. Else the bridge gives them to the host's stack as
     /// received by the port itself, past whatever closes the bridge (`br_handle_frame`, net/bridge/br_input.c).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passes_link_local: bool,
+}
+
+impl BridgePort {
+    /// Whether its flags are those of a port that leads to tunnels.
+    pub fn leads_to_tunnels(&self) -> bool {
+        let off = self.learning || self.locked || self.bpdu_guard || self.altered || self.held;
+        self.unicast_flood && self.suppresses && self.passes_link_local && !off
+    }
 }
 
 /// What untagged frames meet at a port of a bridge that tells VLANs apart.
@@ -419,6 +468,7 @@ impl LinkState {
             from_guest: None,
             tap: None,
             tag: None,
+            vxlan: None,
         }
     }
 
@@ -443,9 +493,9 @@ impl LinkState {
         self.altnames.iter().filter_map(|name| names::parse_altname(name))
     }
 
-    /// The network whose segment it leads to as a VLAN device, by its altname. [`LinkState::owner`] says whose it is.
-    pub fn segment(&self) -> Option<NetworkId> {
-        self.altnames.iter().find_map(|name| names::parse_vlan_altname(name))
+    /// The network that it leads to other hosts, by its altname. [`LinkState::owner`] says whose it is.
+    pub fn segment(&self) -> Option<(SegmentKind, NetworkId)> {
+        self.altnames.iter().find_map(|name| names::parse_segment_altname(name))
     }
 
     /// Whether it has an altname of nicd's form.
@@ -494,7 +544,7 @@ impl LinkState {
             Kind::Bridge => (0..NAME_CHOICES).any(|choice| names::network_bridge(NetworkId(mark), choice).as_str() == self.name),
             _ => true,
         };
-        let leads = self.kind == Kind::Vlan && self.segment().is_some();
+        let leads = self.segment().is_some_and(|(kind, _)| self.kind == kind.into());
         self.index >= FIRST_INDEX && self.marks().any(named) || self.index >= FIRST_SEGMENT_INDEX && leads
     }
 }
@@ -535,6 +585,10 @@ pub struct Observed {
     mtus: BTreeMap<(u32, bool, u32), usize>,
     /// VLAN devices, by the link below them and their tag; the kernel keeps those unique.
     vlans: BTreeMap<(u32, VlanTag), u32>,
+    /// VXLAN devices, by their number and UDP port.
+    vnis: BTreeSet<(u32, u16, u32)>,
+    /// The entries that lead to other hosts, as last looked for and changed since, by the VXLAN device.
+    entries: HashMap<u32, BTreeSet<OverlayEntry>>,
     /// Bridges whose DHCP requests are heard.
     heard: BTreeSet<u32>,
     /// What machines say of the NICs that are to be plugged into them.
@@ -605,7 +659,9 @@ impl Observed {
 
     /// Takes in what a look showed, in place of what was known of that index.
     pub fn insert(&mut self, link: LinkState) {
+        let entries = self.entries.remove(&link.index);
         self.remove(link.index);
+        self.entries.extend(entries.map(|entries| (link.index, entries)));
         for name in link.altnames.iter().chain([&link.name]) {
             self.names.insert(name.clone(), link.index);
         }
@@ -626,6 +682,9 @@ impl Observed {
         if let Some(place) = link.lower.zip(link.tag) {
             self.vlans.insert(place, link.index);
         }
+        if let Some(vxlan) = link.vxlan {
+            self.vnis.insert((vxlan.vni, vxlan.port, link.index));
+        }
         if !link.hosts.is_empty() {
             self.addressed.insert(link.index);
         }
@@ -642,6 +701,10 @@ impl Observed {
     pub fn remove(&mut self, index: u32) -> Option<LinkState> {
         let link = self.links.remove(&index)?;
         self.addressed.remove(&index);
+        self.entries.remove(&index);
+        if let Some(vxlan) = link.vxlan {
+            self.vnis.remove(&(vxlan.vni, vxlan.port, index));
+        }
         self.deaf.remove(&index);
         self.closed.remove(&index);
         if let Some(alias) = &link.alias {
@@ -800,20 +863,53 @@ impl Observed {
         self.unmarked(&names::bridge_tag(self.store, network)).filter(|link| link.kind == Kind::Bridge)
     }
 
-    /// The VLAN device that leads a network to its physical network: the link with its altname, if that is ours.
-    pub fn own_vlan(&self, network: NetworkId) -> Option<&LinkState> {
-        self.named(&names::vlan_altname(network)).filter(|link| self.is_own_vlan(link))
+    /// The device that leads a network to other hosts: the link with its altname, if that is ours.
+    pub fn own_segment(&self, kind: SegmentKind, network: NetworkId) -> Option<&LinkState> {
+        self.named(&names::segment_altname(kind, network)).filter(|link| self.is_own_segment(kind, link))
     }
 
-    /// The link that has the altname of a network's VLAN device, and is not it.
-    pub fn in_place_of_vlan(&self, network: NetworkId) -> Option<&LinkState> {
-        self.named(&names::vlan_altname(network)).filter(|link| !self.is_own_vlan(link))
+    /// The link that has the altname of such a device, and is not it.
+    pub fn in_place_of_segment(&self, kind: SegmentKind, network: NetworkId) -> Option<&LinkState> {
+        self.named(&names::segment_altname(kind, network)).filter(|link| !self.is_own_segment(kind, link))
     }
 
-    /// A network's VLAN device that lost its altname: the one that still has its alias.
-    pub fn unmarked_vlan(&self, network: NetworkId) -> Option<&LinkState> {
-        let lost = self.unmarked(&names::vlan_tag(self.store, network));
-        lost.filter(|link| link.kind == Kind::Vlan && link.segment().is_none())
+    /// Such a device that lost its altname: the one that still has its alias.
+    pub fn unmarked_segment(&self, kind: SegmentKind, network: NetworkId) -> Option<&LinkState> {
+        let lost = self.unmarked(&names::segment_tag(kind, self.store, network));
+        lost.filter(|link| link.kind == kind.into() && link.segment().is_none())
+    }
+
+    /// The VXLAN devices with this number and UDP port.
+    pub fn vxlans(&self, vni: u32, port: u16) -> impl Iterator<Item = &LinkState> {
+        let with = self.vnis.range((vni, port, 0)..=(vni, port, u32::MAX));
+        with.filter_map(|(.., index)| self.links.get(index))
+    }
+
+    /// The link that has an address of the host's.
+    pub fn with_address(&self, ip: IpAddr) -> Option<&LinkState> {
+        let has = |link: &&LinkState| link.hosts.iter().any(|host| host.ip == ip && host.of == HostUse::Own);
+        self.addressed.iter().filter_map(|index| self.links.get(index)).find(has)
+    }
+
+    /// The entries of a network that lead to other hosts, as far as they were looked for.
+    pub fn entries(&self, network: NetworkId) -> Option<&BTreeSet<OverlayEntry>> {
+        self.entries.get(&self.own_segment(SegmentKind::Vxlan, network)?.index)
+    }
+
+    /// Notes the entries that were found for the VXLAN device with this index; none when nothing is known of them any more.
+    pub fn note_entries(&mut self, device: u32, entries: Option<BTreeSet<OverlayEntry>>) {
+        match entries.filter(|_| self.links.contains_key(&device)) {
+            Some(entries) => _ = self.entries.insert(device, entries),
+            None => _ = self.entries.remove(&device),
+        }
+    }
+
+    /// Notes the entries that were set and removed since.
+    pub fn change_entries(&mut self, device: u32, put: &BTreeSet<OverlayEntry>, removed: &BTreeSet<OverlayEntry>) {
+        if let Some(entries) = self.entries.get_mut(&device) {
+            removed.iter().for_each(|entry| _ = entries.remove(entry));
+            entries.extend(put.iter().cloned());
+        }
     }
 
     /// The VLAN device on a link with this tag.
@@ -821,8 +917,8 @@ impl Observed {
         self.vlans.get(&(link, tag)).and_then(|index| self.links.get(index))
     }
 
-    fn is_own_vlan(&self, link: &LinkState) -> bool {
-        link.kind == Kind::Vlan && self.ours(link)
+    fn is_own_segment(&self, kind: SegmentKind, link: &LinkState) -> bool {
+        link.kind == kind.into() && self.ours(link)
     }
 
     /// Whether a link is a port's device, of those kinds, that this nicd made.

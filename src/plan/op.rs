@@ -8,11 +8,13 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::model::names::SegmentKind;
 use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
 use super::groups::Profile;
 use super::observed::{Address, TokenBucket, VlanTag};
+use super::overlay::Entry;
 
 /// An ordered list of steps, and why it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +70,11 @@ impl Plan {
                     | Op::SetBridge { .. }
                     | Op::RestoreBridgeAltname { .. }
                     | Op::CreateVlan { .. }
-                    | Op::SetVlan { .. }
-                    | Op::RestoreVlanAltname { .. }
-                    | Op::DeleteVlan { .. }
+                    | Op::CreateVxlan { .. }
+                    | Op::SetEntries { .. }
+                    | Op::SetSegment { .. }
+                    | Op::RestoreSegmentAltname { .. }
+                    | Op::DeleteSegment { .. }
                     | Op::AdoptUplink { .. }
                     | Op::ReleaseUplink { .. }
             )
@@ -195,26 +199,59 @@ pub enum Op {
         /// The alias that tags it as this store's.
         alias: String,
     },
-    /// Changes a network's VLAN device, also to put it into the network's bridge and set it up for the first time.
-    SetVlan {
+    /// Makes the VXLAN device that leads a network to other hosts, and marks it. It learns nothing, is not up, and in no bridge.
+    CreateVxlan {
         /// Whose device.
         network: NetworkId,
-        /// What to change, in the order of its messages.
-        changes: BTreeSet<VlanChange>,
+        /// The index it is to have.
+        index: u32,
+        /// Its name.
+        name: LinkName,
+        /// The network's number (VNI).
+        vni: u32,
+        /// The tunnel address of this host.
+        local: IpAddr,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The alias that tags it as this store's.
+        alias: String,
     },
-    /// Gives a VLAN device that lost its altname that altname back: the one with this index, as long as it has this alias.
-    RestoreVlanAltname {
+    /// Sets and removes entries that lead to other hosts, in the FDB of a network's VXLAN device and in the FDB and the neighbours of its
+    /// bridge. An entry that is set takes the place of the one that is there for its MAC or address.
+    SetEntries {
+        /// Whose entries.
+        network: NetworkId,
+        /// Those to set.
+        put: BTreeSet<Entry>,
+        /// Those to remove, if nothing takes their place.
+        remove: BTreeSet<Entry>,
+    },
+    /// Changes the device that leads a network to other hosts, also to put it into the network's bridge and set it up for the first time.
+    SetSegment {
         /// Whose device.
         network: NetworkId,
+        /// What kind of device.
+        kind: SegmentKind,
+        /// What to change, in the order of its messages.
+        changes: BTreeSet<SegmentChange>,
+    },
+    /// Gives such a device that lost its altname that altname back: the one with this index, as long as it has this alias.
+    RestoreSegmentAltname {
+        /// Whose device.
+        network: NetworkId,
+        /// What kind of device.
+        kind: SegmentKind,
         /// The device's index.
         index: u32,
         /// Its alias, which names the store and the network.
         alias: String,
     },
-    /// Deletes a network's VLAN device, unless another nicd made it, or none.
-    DeleteVlan {
+    /// Deletes the device that leads a network to other hosts, unless another nicd made it, or none.
+    DeleteSegment {
         /// Whose device.
         network: NetworkId,
+        /// What kind of device.
+        kind: SegmentKind,
         /// The store of the nicd that made it.
         store: Uuid,
     },
@@ -486,20 +523,25 @@ pub enum BridgeChange {
     Switch(Switch),
 }
 
-/// One change of a network's VLAN device, in the order in which they are made.
+/// One change of the device that leads a network to other hosts, in the order in which they are made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VlanChange {
+pub enum SegmentChange {
     /// Sets its MTU in bytes.
     Mtu(u32),
     /// Sets its alias; an empty one takes the alias away.
     Alias(String),
+    /// Has it learn nothing, as a VXLAN device.
+    LearningOff,
     /// Puts it into the bridge with this index; 0 takes it out.
     Master(u32),
     /// Keeps the host's IP from it: turns IPv6 address generation off, and closes it to IPv4.
     HostIpOff,
     /// Takes an address off it.
     RemoveAddress(Address),
+    /// Sets its flags as a bridge's port to those of one that leads to tunnels: the bridge learns nothing from it, answers ARP and
+    /// neighbour discovery itself that it would else send to it, and delivers nothing from it to the host.
+    TunnelPortFlags,
     /// Sets it up or down.
     Switch(Switch),
 }
@@ -597,9 +639,11 @@ impl Op {
             | Self::SetBridge { .. }
             | Self::DeleteBridge { .. }
             | Self::CreateVlan { .. }
-            | Self::SetVlan { .. }
-            | Self::RestoreVlanAltname { .. }
-            | Self::DeleteVlan { .. }
+            | Self::CreateVxlan { .. }
+            | Self::SetEntries { .. }
+            | Self::SetSegment { .. }
+            | Self::RestoreSegmentAltname { .. }
+            | Self::DeleteSegment { .. }
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
             | Self::SetProfiles { .. }
@@ -634,9 +678,11 @@ impl Op {
             | Self::DeleteBridge { .. }
             | Self::RestoreBridgeAltname { .. }
             | Self::CreateVlan { .. }
-            | Self::SetVlan { .. }
-            | Self::RestoreVlanAltname { .. }
-            | Self::DeleteVlan { .. }
+            | Self::CreateVxlan { .. }
+            | Self::SetEntries { .. }
+            | Self::SetSegment { .. }
+            | Self::RestoreSegmentAltname { .. }
+            | Self::DeleteSegment { .. }
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
             | Self::SetProfiles { .. }
@@ -667,9 +713,11 @@ impl Op {
             Self::SetBridge { .. } => "set_bridge",
             Self::DeleteBridge { .. } => "delete_bridge",
             Self::CreateVlan { .. } => "create_vlan",
-            Self::SetVlan { .. } => "set_vlan",
-            Self::RestoreVlanAltname { .. } => "restore_vlan_altname",
-            Self::DeleteVlan { .. } => "delete_vlan",
+            Self::CreateVxlan { .. } => "create_vxlan",
+            Self::SetEntries { .. } => "set_entries",
+            Self::SetSegment { .. } => "set_segment",
+            Self::RestoreSegmentAltname { .. } => "restore_segment_altname",
+            Self::DeleteSegment { .. } => "delete_segment",
             Self::AdoptUplink { .. } => "adopt_uplink",
             Self::ReleaseUplink { .. } => "release_uplink",
             Self::SetFilter { .. } => "set_filter",

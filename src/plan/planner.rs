@@ -5,15 +5,16 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::model::names::{self, NAME_CHOICES};
+use crate::model::names::{self, NAME_CHOICES, SegmentKind};
 use crate::model::{LinkName, NetworkId, PortId};
 
-use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredPort, DesiredSegment};
+use super::desired::{BridgeMade, Desired, DesiredBridge, DesiredNic, DesiredOverlay, DesiredPort, DesiredSegment, Unwanted};
 use super::diff::{Bridge, Device, Property, Segment, bridge_port, home_mtu};
 use super::filter::Filter;
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
-use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, Step, Switch, VlanChange};
-use super::removal::{removal, restore_bridge_altname, restore_vlan_altname, sorted};
+use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, SegmentChange, Step, Switch};
+use super::overlay::Entry;
+use super::removal::{removal, restore_bridge_altname, restore_segment_altname, sorted};
 
 /// Why nothing can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +124,9 @@ pub fn plan(reason: Reason, want: &Desired, have: &Observed) -> Result<Plan, Pla
     for port in sorted(&want.ports, |port| port.id) {
         planner.port(port)?;
     }
+    for overlay in sorted(&want.overlays, |overlay| overlay.network) {
+        planner.overlay(overlay);
+    }
     planner.steps.extend(removal(reason, &want.absent_ports, &want.absent_bridges, have).steps);
     Ok(Plan { reason, steps: planner.steps })
 }
@@ -173,62 +177,89 @@ impl<'a> Planner<'a> {
         self.segment(bridge, home)
     }
 
-    /// The way of a network to its physical network, from its bridge with this index. Without an uplink that can be used nothing is done:
-    /// the ports' facts tell of that.
+    /// The way of a network to other hosts, from its bridge with this index. Without an uplink that can be used nothing is done: the ports'
+    /// facts tell of that.
     fn segment(&mut self, bridge: &DesiredBridge, home: u32) -> Result<(), PlanError> {
         let Some(segment) = Segment::find(bridge, self.have) else { return Ok(()) };
-        let network = bridge.network;
-        if let Some(link) = self.have.in_place_of_vlan(network) {
-            return Err(PlanError::NotOurs(NotOurs::of(link, names::vlan_altname(network), self.have.store())));
+        let (network, store) = (bridge.network, self.have.store());
+        let in_place = |kind| self.have.in_place_of_segment(kind, network).map(|link| (kind, link));
+        if let Some((kind, link)) = SegmentKind::ALL.into_iter().find_map(in_place) {
+            return Err(PlanError::NotOurs(NotOurs::of(link, names::segment_altname(kind, network), store)));
         }
         let Some(uplink) = segment.usable() else { return Ok(()) };
-        let (tag, index, alias) = match segment.want {
-            DesiredSegment::Vlan { tag, index, alias, .. } => (*tag, *index, alias),
-            DesiredSegment::Flat { .. } => {
-                if uplink.master != Some(home) {
-                    let (index, bridge) = (uplink.index, home);
-                    let undo = Op::ReleaseUplink { network, index, bridge };
-                    self.step(Op::AdoptUplink { network, index, bridge }, Some(undo));
-                }
+        let Some(kind) = segment.want.kind() else {
+            if matches!(segment.want, DesiredSegment::Flat { .. }) && uplink.master != Some(home) {
+                let (index, bridge) = (uplink.index, home);
+                let undo = Op::ReleaseUplink { network, index, bridge };
+                self.step(Op::AdoptUplink { network, index, bridge }, Some(undo));
+            }
+            return Ok(());
+        };
+        if let Some(device) = segment.device.filter(|_| self.have.own_segment(kind, network).is_none()) {
+            self.step(restore_segment_altname(kind, network, device, store), None);
+        }
+        if let Some(device) = segment.device.filter(|_| !segment.is_replaced()) {
+            let changes = segment.changes(home);
+            if changes.is_empty() {
                 return Ok(());
             }
-            DesiredSegment::Pvid(_) => return Ok(()),
+            let undo = |change: &SegmentChange| match change {
+                SegmentChange::Mtu(_) => Some(SegmentChange::Mtu(device.mtu)),
+                SegmentChange::Alias(_) => Some(SegmentChange::Alias(device.alias.clone().unwrap_or_default())),
+                SegmentChange::Master(_) => Some(SegmentChange::Master(device.master.unwrap_or(0))),
+                SegmentChange::Switch(_) => Some(SegmentChange::Switch(Switch::Down)),
+                SegmentChange::HostIpOff
+                | SegmentChange::RemoveAddress(_)
+                | SegmentChange::LearningOff
+                | SegmentChange::TunnelPortFlags => None,
+            };
+            let undo = Op::SetSegment { network, kind, changes: changes.iter().filter_map(undo).collect() };
+            self.step(Op::SetSegment { network, kind, changes }, Some(undo));
+            return Ok(());
+        }
+        if segment.device.is_some() {
+            self.step(Op::DeleteSegment { network, kind, store }, None);
+        }
+        let (parent, mtu) = (uplink.index, segment.mtu());
+        let create = match segment.want {
+            DesiredSegment::Vlan { tag, index, alias, .. } => {
+                let name = self.new_segment(kind, network, *index)?;
+                Op::CreateVlan { network, index: *index, name, parent, tag: *tag, mtu, alias: alias.clone() }
+            }
+            DesiredSegment::Vxlan { vni, local: Some(local), index, alias } => {
+                let name = self.new_segment(kind, network, *index)?;
+                Op::CreateVxlan { network, index: *index, name, vni: *vni, local: *local, mtu, alias: alias.clone() }
+            }
+            _ => return Ok(()),
         };
-        let store = self.have.store();
-        if let Some(vlan) = segment.vlan.filter(|_| self.have.own_vlan(network).is_none()) {
-            self.step(restore_vlan_altname(network, vlan, store), None);
-        }
-        match segment.vlan.filter(|_| !segment.is_replaced()) {
-            Some(vlan) => {
-                let changes = segment.changes(home);
-                if changes.is_empty() {
-                    return Ok(());
-                }
-                let undo = |change: &VlanChange| match change {
-                    VlanChange::Mtu(_) => Some(VlanChange::Mtu(vlan.mtu)),
-                    VlanChange::Alias(_) => Some(VlanChange::Alias(vlan.alias.clone().unwrap_or_default())),
-                    VlanChange::Master(_) => Some(VlanChange::Master(vlan.master.unwrap_or(0))),
-                    VlanChange::Switch(_) => Some(VlanChange::Switch(Switch::Down)),
-                    VlanChange::HostIpOff | VlanChange::RemoveAddress(_) => None,
-                };
-                let undo = Op::SetVlan { network, changes: changes.iter().filter_map(undo).collect() };
-                self.step(Op::SetVlan { network, changes }, Some(undo));
-            }
-            None => {
-                if segment.vlan.is_some() {
-                    self.step(Op::DeleteVlan { network, store }, None);
-                }
-                self.free_index(index)?;
-                let name = self.free_name(|choice| names::network_vlan(network, choice))?;
-                let (parent, mtu, alias) = (uplink.index, segment.mtu(), alias.clone());
-                let undo = Op::DeleteVlan { network, store };
-                self.step(Op::CreateVlan { network, index, name, parent, tag, mtu, alias }, Some(undo));
-                let up = uplink.up.then_some(VlanChange::Switch(Switch::Up));
-                let changes = [VlanChange::Master(home)].into_iter().chain(up).collect();
-                self.step(Op::SetVlan { network, changes }, None);
-            }
-        }
+        self.step(create, Some(Op::DeleteSegment { network, kind, store }));
+        self.step(Op::SetSegment { network, kind, changes: segment.first_changes(home) }, None);
         Ok(())
+    }
+
+    /// The name of a device that is to be made with this index.
+    fn new_segment(&mut self, kind: SegmentKind, network: NetworkId, index: u32) -> Result<LinkName, PlanError> {
+        self.free_index(index)?;
+        self.free_name(|choice| names::segment_device(kind, network, choice))
+    }
+
+    /// The entries of a network that lead to other hosts. Without a VXLAN device there are none; of one that was not looked into, nothing is
+    /// known to be wrong.
+    fn overlay(&mut self, overlay: &DesiredOverlay) {
+        let network = overlay.network;
+        let is_new = self.steps.iter().any(|step| matches!(step.op, Op::CreateVxlan { network: of, .. } if of == network));
+        let none = BTreeSet::new();
+        let Some(have) = (if is_new { Some(&none) } else { self.have.entries(network) }) else { return };
+        let put: BTreeSet<Entry> = overlay.entries.difference(have).cloned().collect();
+        let remove: BTreeSet<Entry> = match &overlay.unwanted {
+            Unwanted::Others => have.difference(&overlay.entries).cloned().collect(),
+            Unwanted::These(entries) => entries.intersection(have).cloned().collect(),
+        };
+        if put.is_empty() && remove.is_empty() {
+            return;
+        }
+        let undo = Op::SetEntries { network, put: remove.clone(), remove: put.clone() };
+        self.step(Op::SetEntries { network, put, remove }, (!is_new).then_some(undo));
     }
 
     /// What differs about an agent-made bridge that is there.

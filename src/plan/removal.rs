@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use crate::model::names::SegmentKind;
 use crate::model::{NetworkId, PortId, names};
 
 use super::desired::AbsentPort;
@@ -44,7 +45,7 @@ impl AbsentPort {
     }
 }
 
-/// The steps that remove these ports' devices and these networks' agent-made bridges with their VLAN devices: traffic is cut now, devices
+/// The steps that remove these ports' devices and these networks' agent-made bridges with what leads them to other hosts: traffic is cut now, devices
 /// are deleted later, bridges after them, which gives an uplink back that is in one. A device that is kept is only cut.
 pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have: &Observed) -> Plan {
     let (mut steps, store) = (Vec::new(), have.store());
@@ -59,10 +60,12 @@ pub fn removal(reason: Reason, ports: &[AbsentPort], bridges: &[NetworkId], have
         steps.push(Step { op: Op::DeleteLink { port: port.id, store }, undo: None, stage: Stage::Deferred });
     }
     for network in sorted(bridges, |network| *network) {
-        let lost = have.unmarked_vlan(*network).filter(|_| have.own_vlan(*network).is_none());
-        steps.extend(lost.map(|seen| Step::new(restore_vlan_altname(*network, seen, store), None)));
-        if lost.is_some() || have.own_vlan(*network).is_some() {
-            steps.push(Step::new(Op::DeleteVlan { network: *network, store }, None));
+        for kind in SegmentKind::ALL {
+            let lost = have.unmarked_segment(kind, *network).filter(|_| have.own_segment(kind, *network).is_none());
+            steps.extend(lost.map(|seen| Step::new(restore_segment_altname(kind, *network, seen, store), None)));
+            if lost.is_some() || have.own_segment(kind, *network).is_some() {
+                steps.push(Step::new(Op::DeleteSegment { network: *network, kind, store }, None));
+            }
         }
         let lost = have.unmarked_bridge(*network).filter(|_| have.own_bridge(*network).is_none());
         steps.extend(lost.map(|seen| Step::new(restore_bridge_altname(*network, seen, store), None)));
@@ -87,7 +90,10 @@ pub fn merge_deletions(plan: Plan, ports: &[AbsentPort]) -> Plan {
     let of_bridges = |step: &Step| {
         matches!(
             step.op,
-            Op::RestoreBridgeAltname { .. } | Op::DeleteBridge { .. } | Op::RestoreVlanAltname { .. } | Op::DeleteVlan { .. }
+            Op::RestoreBridgeAltname { .. }
+                | Op::DeleteBridge { .. }
+                | Op::RestoreSegmentAltname { .. }
+                | Op::DeleteSegment { .. }
         )
     };
     let (after, mut steps): (Vec<Step>, Vec<Step>) = now.into_iter().filter(|step| !cuts(step)).partition(of_bridges);
@@ -126,9 +132,9 @@ pub(super) fn restore_bridge_altname(network: NetworkId, seen: &LinkState, store
     Op::RestoreBridgeAltname { network, index: seen.index, alias: names::bridge_tag(store, network) }
 }
 
-/// A network's VLAN device that lost its altname gets it back.
-pub(super) fn restore_vlan_altname(network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
-    Op::RestoreVlanAltname { network, index: seen.index, alias: names::vlan_tag(store, network) }
+/// The device that leads a network to other hosts, and lost its altname, gets it back.
+pub(super) fn restore_segment_altname(kind: SegmentKind, network: NetworkId, seen: &LinkState, store: Uuid) -> Op {
+    Op::RestoreSegmentAltname { network, kind, index: seen.index, alias: names::segment_tag(kind, store, network) }
 }
 
 pub(super) fn sorted<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {

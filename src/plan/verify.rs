@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::model::{Mac, names};
 
-use super::desired::{BridgeMade, DesiredBridge, DesiredPort};
+use super::desired::{BridgeMade, DesiredBridge, DesiredOverlay, DesiredPort};
 use super::diff::{Bridge, Device, Segment};
 use super::observed::{Kind, LinkState, Observed};
+use super::overlay::Entry;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,10 +66,33 @@ pub fn of_bridge(bridge: &DesiredBridge, have: &Observed) -> Vec<Deviation> {
     told.chain(of_segment(bridge, have)).collect()
 }
 
-/// What is in the way of a network to its physical network.
+/// What differs about the entries of a network that lead to other hosts.
+pub fn of_overlay(want: &DesiredOverlay, have: &Observed) -> Vec<Deviation> {
+    let Some(found) = have.entries(want.network) else { return Vec::new() };
+    let object = format!("network {}", want.network);
+    let missing: Vec<&Entry> = want.entries.difference(found).collect();
+    let others: Vec<&Entry> = found.difference(&want.entries).collect();
+    // There may be as many as ports on other hosts.
+    let some = |entries: &[&Entry]| {
+        let first: Vec<String> = entries.iter().take(3).map(|entry| entry.to_string()).collect();
+        let more = entries.len().saturating_sub(first.len());
+        let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("{}{rest}", first.join(", "))
+    };
+    let mut told = Vec::new();
+    if !missing.is_empty() {
+        told.push(Deviation::new("entries_missing", object.clone(), some(&missing), "no such entries"));
+    }
+    if !others.is_empty() {
+        told.push(Deviation::new("entries_foreign", object, "no such entries", some(&others)));
+    }
+    told
+}
+
+/// What is in the way of a network to other hosts.
 fn of_segment(bridge: &DesiredBridge, have: &Observed) -> Option<Deviation> {
     let segment = Segment::find(bridge, have)?;
-    let want = "the network's bridge reaches its physical network";
+    let want = "the network's bridge reaches other hosts";
     segment
         .trouble()
         .map(|trouble| Deviation::new(trouble.reason(), format!("network {}", bridge.network), want, segment.words()))

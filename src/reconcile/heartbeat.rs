@@ -109,6 +109,7 @@ impl Reconciler {
             lacks.retain(|lack| match lack {
                 MissingRequirement::HostClosing { .. } => !state.open.tolerated,
                 MissingRequirement::Module { module: "8021q", .. } => state.needs_vlan_devices(),
+                MissingRequirement::Module { module: "vxlan", .. } => state.on_tunnels().next().is_some(),
                 _ => true,
             });
             let count = lacks.len();

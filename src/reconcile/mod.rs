@@ -24,6 +24,7 @@
 //!   machines, build, groups          carrying plans out; security groups in the kernel
 //!   asking, announcing               whether another machine has a port's addresses; telling where the port is
 //!   port, deletion                   one port's way back to its record, and its end
+//!   overlays                         the entries that lead VXLAN networks to other hosts
 //!   responder                        answers guests' DHCP requests
 //!   heartbeat, sweep, run, start     the loop, which also carries [`Work`] out
 //! ```
@@ -54,6 +55,7 @@ mod listening;
 mod machines;
 mod namespaces;
 mod observe;
+mod overlays;
 mod passing;
 mod planning;
 mod port;
@@ -70,6 +72,7 @@ mod sweep;
 mod told;
 mod uplinks;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -87,7 +90,7 @@ use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX};
-use crate::model::{JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId, VlanRanges};
+use crate::model::{IdRanges, JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId};
 use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
@@ -125,7 +128,11 @@ pub struct Policy {
     /// What leads to physical networks.
     pub physical_networks: PhysicalNetworks,
     /// The VLANs of networks that name none.
-    pub vlans: VlanRanges,
+    pub vlans: IdRanges,
+    /// The numbers of VXLAN networks that name none.
+    pub vnis: IdRanges,
+    /// The tunnel address of this host; none where it is in no fleet, and has no VXLAN networks.
+    pub tunnel: Option<IpAddr>,
     /// What guests are told whose subnets say nothing.
     pub guest: GuestDefaults,
     /// Whether an agent-made bridge that cannot be closed to the host is refused.
@@ -227,6 +234,8 @@ pub(crate) enum Work {
     Ask(PortId),
     /// Tells where a port is.
     Announce(PortId),
+    /// Compares entries that lead a network to other hosts.
+    CompareEntries(NetworkId),
 }
 
 impl Reconciler {
@@ -283,7 +292,7 @@ impl Reconciler {
         FIRST_INDEX
     }
 
-    /// An unused ifindex for the VLAN device of a segment.
+    /// An unused ifindex for a device that leads a network to other hosts.
     fn fresh_segment_index(&self) -> u32 {
         FIRST_SEGMENT_INDEX | (self.fresh_index() % FIRST_SEGMENT_INDEX)
     }

@@ -9,6 +9,7 @@ use crate::inventory::Inventory;
 use crate::inventory::flapping::BridgeRepairs;
 use crate::inventory::leftovers::leftover;
 use crate::kernel::Notice;
+use crate::model::names::SegmentKind;
 use crate::model::{LinkName, NetworkId, Phase, PhaseEvent, PortId};
 use crate::plan::{Kind, LinkState, Reason};
 
@@ -33,7 +34,12 @@ impl Reconciler {
                     self.evaluate(&mut state, guest, Reason::Drift);
                 }
             }
-            Notice::EntriesLost => self.look_at_all_soon("events about FDBs were lost"),
+            Notice::EntriesLost => {
+                self.look_at_all_soon("events about FDBs were lost");
+                let networks: Vec<NetworkId> = state.on_tunnels().collect();
+                networks.into_iter().for_each(|network| self.compare_all_entries(&mut state, network));
+            }
+            Notice::EntryDisturbed { network } => self.compare_all_entries(&mut state, network),
             Notice::Resync { links, at } => {
                 let known: HashMap<u32, LinkState> = state.have.iter().map(|link| (link.index, link.clone())).collect();
                 state.resync(links, at);
@@ -102,6 +108,10 @@ impl Reconciler {
         if before.name != link.name {
             self.renamed(state, before, link);
         }
+        // A bridge that goes down, or changes its MAC, forgets its neighbours.
+        if link.kind == Kind::Bridge && (before.up, before.mac) != (link.up, link.mac) {
+            link.marks().map(NetworkId).for_each(|network| self.compare_all_entries(state, network));
+        }
         let closed = link.host_closed && !before.host_closed;
         let filters = before.extras.vlan_filtering != link.extras.vlan_filtering;
         if filters {
@@ -117,13 +127,17 @@ impl Reconciler {
         }
     }
 
-    /// A link changed, came or went that may lead networks to their physical network: an uplink, or a VLAN device on one.
+    /// A link changed, came or went that may lead networks to other hosts: an uplink, or a VLAN or VXLAN device.
     fn follow_segments(self: &Arc<Self>, state: &mut Inventory, before: Option<&LinkState>, link: Option<&LinkState>) {
         let networks: BTreeSet<NetworkId> = [before, link].into_iter().flatten().flat_map(|link| state.led_by(link)).collect();
         if networks.is_empty() || before.zip(link).is_some_and(|(before, link)| leads_alike(before, link)) {
             return;
         }
         let networks: Vec<NetworkId> = networks.into_iter().collect();
+        let devices = [before, link].into_iter().flatten().filter_map(LinkState::segment);
+        let tunnelled: BTreeSet<NetworkId> =
+            devices.filter(|(kind, _)| *kind == SegmentKind::Vxlan).map(|(_, network)| network).collect();
+        tunnelled.into_iter().for_each(|network| self.compare_all_entries(state, network));
         networks.iter().for_each(|network| self.evaluate_bridge(state, *network));
         self.follow_networks(state, &networks);
     }
@@ -344,9 +358,11 @@ impl Reconciler {
 fn leads_alike(before: &LinkState, link: &LinkState) -> bool {
     let shown = |link: &LinkState| {
         let place = (link.up, link.lower_up, link.mtu, link.master, link.lower, link.tag);
-        (place, link.v6_autoconf, link.v4_open, link.hosts.is_empty(), link.foreign_addresses.is_empty())
+        let tunnels = (link.vxlan, link.bridge_port.filter(|_| link.vxlan.is_some()));
+        (place, tunnels, link.v6_autoconf, link.v4_open, link.foreign_addresses.is_empty())
     };
     shown(before) == shown(link)
+        && before.hosts == link.hosts
         && (&before.name, &before.altnames, &before.alias, &before.kind) == (&link.name, &link.altnames, &link.alias, &link.kind)
 }
 

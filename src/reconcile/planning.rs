@@ -32,12 +32,14 @@ impl Reconciler {
         }
         match &mut bridge.made {
             BridgeMade::ByAgent { index, .. } if makes_bridge => *index = self.fresh_index(),
-            // The way to the physical network of a bridge that is there is mended with the bridge.
+            // The way to other hosts of a bridge that is there is mended with the bridge.
             BridgeMade::ByAgent { .. } => bridge.segment = None,
             BridgeMade::Existing { .. } => {}
         }
         self.number_segment(&mut bridge, state);
-        let want = Desired { bridges: vec![bridge], ports: vec![want], ..Desired::default() };
+        let is_tunnelled = matches!(bridge.segment, Some(DesiredSegment::Vxlan { .. }));
+        let overlays = state.first_overlay(network.id).filter(|_| is_tunnelled).into_iter().collect();
+        let want = Desired { bridges: vec![bridge], ports: vec![want], overlays, ..Desired::default() };
         Ok(plan(reason, &want, &state.have)?)
     }
 
@@ -73,10 +75,10 @@ impl Reconciler {
         }
     }
 
-    /// Draws an index for the VLAN device of a network, where that is to be made.
+    /// Draws an index for the device that leads a network to other hosts, where that is to be made.
     fn number_segment(&self, bridge: &mut DesiredBridge, state: &Inventory) {
-        let is_made = Segment::find(bridge, &state.have).is_some_and(|way| way.vlan.is_none() || way.is_replaced());
-        if let Some(DesiredSegment::Vlan { index, .. }) = bridge.segment.as_mut().filter(|_| is_made) {
+        let is_made = Segment::find(bridge, &state.have).is_some_and(|way| way.device.is_none() || way.is_replaced());
+        if let Some(index) = bridge.segment.as_mut().filter(|_| is_made).and_then(DesiredSegment::index_mut) {
             *index = self.fresh_segment_index();
         }
     }
@@ -92,7 +94,7 @@ impl Reconciler {
     }
 }
 
-/// Why a port's network does not reach its physical network.
+/// Why a port's network does not reach other hosts.
 fn off_uplink(bridge: &DesiredBridge, state: &Inventory) -> Why {
     let way = Segment::find(bridge, &state.have);
     let trouble = way.as_ref().and_then(Segment::trouble);

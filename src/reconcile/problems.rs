@@ -334,10 +334,14 @@ impl Problem {
                 let networks = uplinks_of(state).filter(|(_, reason, _)| *reason == self.word());
                 into.add(self, one(networks), |(network, _, detail)| {
                     let remedy = match self {
-                        Self::UplinkGone => "plug it in, or correct [physical_networks] and systemctl reload nicd; nicd goes on by itself",
+                        Self::UplinkGone => {
+                            "plug it in, or give it the tunnel address, or correct [physical_networks] and systemctl reload nicd; nicd goes on by itself"
+                        }
                         Self::UplinkDown => "set it up (ip link set UPLINK up), and look at cable and switch; nicd sets no uplink up",
-                        Self::UplinkUnusable => "correct [physical_networks] and systemctl reload nicd, or free the uplink",
-                        _ => "nicd makes the VLAN device again; where this lasts its log says what the kernel refuses",
+                        Self::UplinkUnusable => {
+                            "correct [physical_networks] and systemctl reload nicd, or free the uplink; delete a VXLAN device that has a network's number"
+                        }
+                        _ => "nicd makes the device again; where this lasts its log says what the kernel refuses",
                     };
                     Finding::new(format!("the ports of network {network} are DOWN: {detail}"), remedy)
                 });
@@ -413,9 +417,9 @@ impl Problem {
     }
 }
 
-/// The networks with a bridge that do not reach their physical network, with the stable word for why and what was found.
+/// The networks with a bridge that do not reach other hosts, with the stable word for why and what was found.
 fn uplinks_of(state: &Inventory) -> impl Iterator<Item = (NetworkId, &'static str, String)> {
-    state.on_physical().into_iter().filter_map(|network| {
+    state.on_physical().into_iter().chain(state.on_tunnels()).filter_map(|network| {
         state.have.own_bridge(network)?;
         let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
         let way = Segment::find(&bridge, &state.have)?;
@@ -459,6 +463,7 @@ fn lack(lack: &MissingRequirement) -> (Problem, Finding) {
                 "bridge" => "no bridge of nicd's own",
                 "veth" => "no NIC in a network namespace",
                 "8021q" => "no VLAN device",
+                "vxlan" => "no VXLAN device",
                 _ => "no tap",
             };
             let detail = format!("{what} can be made: the kernel has no module {module} ({said})");

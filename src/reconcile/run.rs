@@ -101,7 +101,7 @@ impl Reconciler {
     /// Goes by other rules from now on. What is made already stays as it was made.
     pub fn set_policy(self: &Arc<Self>, policy: Policy) {
         let required = policy.require_host_closed;
-        let physical = policy.physical_networks.clone();
+        let (physical, tunnel) = (policy.physical_networks.clone(), policy.tunnel);
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         let mut state = self.lock();
         self.causes_ended(&mut state);
@@ -111,7 +111,8 @@ impl Reconciler {
         open.into_iter().for_each(|network| self.evaluate_bridge(&mut state, network));
         let left = state.set_physical(physical);
         self.release_uplinks(&state, left);
-        let networks: Vec<NetworkId> = state.on_physical().into_iter().collect();
+        state.set_tunnel(tunnel);
+        let networks: Vec<NetworkId> = state.on_physical().into_iter().chain(state.on_tunnels()).collect();
         networks.iter().for_each(|network| self.evaluate_bridge(&mut state, *network));
         self.follow_networks(&mut state, &networks);
         self.publish_health(&state);
@@ -150,6 +151,7 @@ pub fn start(reconciler: &Arc<Reconciler>, work: Work) {
             Work::Gone(port) => this.gone(port, &Context::default()).await,
             Work::Ask(port) => this.ask(port).await,
             Work::Announce(port) => this.announce(port).await,
+            Work::CompareEntries(network) => this.compare_entries(network).await,
         }
     };
     match first {

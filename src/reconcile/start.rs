@@ -37,9 +37,10 @@ impl Reconciler {
         links: Vec<LinkState>,
         at: Instant,
     ) -> Arc<Self> {
-        let mut state = Inventory::new(loaded.store_id, policy.host.clone(), kernel.guests());
+        let mut state = Inventory::new(loaded.store_id, policy.host.clone(), kernel.guests(), kernel.overlays());
         state.open.tolerated = !policy.require_host_closed;
         state.set_physical(policy.physical_networks.clone());
+        state.set_tunnel(policy.tunnel);
         state.resync(links, at);
         let (lost, news) = rollback::detect(&state, &loaded);
         let mut next_event = loaded.next_event;

@@ -32,7 +32,11 @@ impl Reconciler {
             tokio::task::yield_now().await;
         }
         for chunk in networks.chunks(CHUNK) {
-            chunk.iter().for_each(|network| self.evaluate_bridge(&mut self.lock(), *network));
+            for network in chunk {
+                let mut state = self.lock();
+                self.evaluate_bridge(&mut state, *network);
+                self.compare_all_entries(&mut state, *network);
+            }
             tokio::task::yield_now().await;
         }
         // Last, as a machine may take long to answer.

@@ -56,7 +56,7 @@ impl Service {
         }
         self.remove_devices(&found, store).await;
         self.reconciler.look_at_everything().await?;
-        self.remove_vlans(&found, store).await;
+        self.remove_segments(&found, store).await;
         self.reconciler.look_at_everything().await?;
         self.remove_bridges(&found, store).await;
         self.reconciler.look_at_everything().await?;
@@ -96,12 +96,12 @@ impl Service {
         }
     }
 
-    /// VLAN devices of networks that are no more.
-    async fn remove_vlans(&self, found: &[Leftover], store: Uuid) {
+    /// What leads networks to other hosts that are no more.
+    async fn remove_segments(&self, found: &[Leftover], store: Uuid) {
         let have = observed(&self.reconciler.lock(), found, store);
         for network in found.iter().filter(|one| one.is_segments()).map(|one| NetworkId(one.id)) {
             let mut plan = removal(Reason::Gc, &[], &[network], &have);
-            plan.steps.retain(|step| matches!(step.op, Op::RestoreVlanAltname { .. } | Op::DeleteVlan { .. }));
+            plan.steps.retain(|step| matches!(step.op, Op::RestoreSegmentAltname { .. } | Op::DeleteSegment { .. }));
             if let Err(error) = self.reconciler.carry_out(plan).await {
                 tracing::warn!(%error, "a leftover could not be removed");
             }

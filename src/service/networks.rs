@@ -10,6 +10,7 @@ use crate::config::BridgeRule;
 use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims};
 use crate::model::action::{NetworkChange, NewNetwork};
 use crate::model::idempotency::Made;
+use crate::model::names::SegmentKind;
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::{LinkName, Network, NetworkId, Port, PortId};
 use crate::plan::diff::Segment;
@@ -55,9 +56,9 @@ impl Service {
             {
                 return Err(Error::IdTaken(taken.0));
             }
-            let ranges = &self.reconciler.policy().vlans;
+            let policy = self.reconciler.policy();
             for place in 0..records.len() {
-                let given = state.give_segment(&mut records[place], ranges).map_err(Error::from);
+                let given = state.give_segment(&mut records[place], &policy.vlans, &policy.vnis).map_err(Error::from);
                 if let Err(error) = given.and_then(|()| Ok(state.give_zone(&mut records[place])?)) {
                     ids[..place].iter().for_each(|id| state.remove_network(*id));
                     return Err(error);
@@ -258,7 +259,7 @@ impl Service {
         }
         let way = state.desired_bridge(network);
         if let Some(most) = Segment::find(&way, &state.have).and_then(|way| way.most_mtu()).filter(|most| network.mtu > *most) {
-            let device = network.physical_network.clone().unwrap_or_default();
+            let device = network.physical_network.clone().unwrap_or_else(|| "of the tunnels".to_owned());
             return Err(Error::MtuAboveUplink { mtu: network.mtu, device, most });
         }
         Ok(attached(state, state.network(network.id)?)
@@ -295,8 +296,9 @@ impl Service {
         if !plan.steps.is_empty() {
             self.reconciler.carry_out_on_bridge(plan).await?;
             let mut state = self.reconciler.lock();
-            let links = [state.have.own_vlan(id), state.have.own_bridge(id)];
-            let gone: Vec<u32> = links.into_iter().flatten().map(|link| link.index).collect();
+            let devices = SegmentKind::ALL.map(|kind| state.have.own_segment(kind, id));
+            let links = devices.into_iter().chain([state.have.own_bridge(id)]);
+            let gone: Vec<u32> = links.flatten().map(|link| link.index).collect();
             gone.into_iter().for_each(|index| _ = state.gone(index, std::time::Instant::now()));
         }
         let mut changes: Vec<Change> = subnets.iter().copied().map(Change::DeleteSubnet).collect();

@@ -1,12 +1,16 @@
 //! How a new network is to reach its physical network: what the configuration says of that, and whether this host has it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::inventory::uplinks::SegmentError;
 use crate::kernel::UplinkSeen;
 use crate::model::action::NewNetwork;
 use crate::model::{LinkName, NetworkKind, PhysicalNetwork};
-use crate::plan::{Kind, LinkState, PlanError};
+use crate::plan::diff::tunnel_header;
+use crate::plan::{Kind, LinkState, Observed, PlanError};
 use crate::reconcile::{UplinkError, UplinkFault, answered};
+use crate::uplink::BroadRoute;
 
 use super::{Error, Service};
 
@@ -19,12 +23,31 @@ pub(super) enum Place {
     Uplink(LinkName, u32),
 }
 
+/// The MTU in bytes of the link with the tunnel address. An address of the loopback device is reached by the links of the host's broad
+/// routes: the smallest of theirs.
+fn underlay_mtu(have: &Observed, link: &LinkState, tunnel: IpAddr, routes: &[BroadRoute]) -> u32 {
+    if link.index != LOOPBACK {
+        return link.mtu;
+    }
+    let ways = routes.iter().filter(|route| route.v6 == tunnel.is_ipv6()).filter_map(|route| have.link(route.link));
+    ways.map(|way| way.mtu).min().unwrap_or(DEFAULT_MTU)
+}
+
+/// The index of the loopback device, which is the first link of each network namespace.
+const LOOPBACK: u32 = 1;
+
+/// The MTU of Ethernet in bytes, for an underlay of which no route tells.
+const DEFAULT_MTU: u32 = 1500;
+
 /// The room that an outer tag takes of a frame, so that guests can use tags of their own.
 const TAG: u32 = 4;
 
 impl Service {
     /// Where a network is to be on its physical network; none where it has none, or names a bridge itself.
     pub(super) async fn place_of(self: &Arc<Self>, new: &NewNetwork) -> Result<Option<Place>, Error> {
+        if new.kind == NetworkKind::Vxlan {
+            return self.underlay().await.map(Some);
+        }
         let Some(name) = new.physical_network.as_ref().filter(|_| new.bridge.is_none()) else { return Ok(None) };
         let physical = self.reconciler.lock().physical_network(name)?.clone();
         match physical {
@@ -43,6 +66,18 @@ impl Service {
                 Ok(Some(Place::Uplink(device, room)))
             }
         }
+    }
+
+    /// The link over which VXLAN networks reach other hosts, with the room that it has for guests' frames.
+    async fn underlay(self: &Arc<Self>) -> Result<Place, Error> {
+        let tunnel = self.reconciler.lock().tunnel.ok_or(SegmentError::FleetOnly)?;
+        self.reconciler.look_at_everything().await?;
+        let routes = answered(self.reconciler.kernel.broad_routes()?).await?.map_err(Error::Kernel)?;
+        let state = self.reconciler.lock();
+        let link = state.have.with_address(tunnel).ok_or(SegmentError::NoUnderlay(tunnel))?;
+        let most = underlay_mtu(&state.have, link, tunnel, &routes).saturating_sub(tunnel_header(tunnel));
+        let name = link.name.parse::<LinkName>().map_err(|_| SegmentError::NoUnderlay(tunnel))?;
+        Ok(Place::Uplink(name, most))
     }
 
     /// The configuration names the bridge, so that it may also carry the host's default route.

@@ -238,7 +238,7 @@ impl Service {
                 SubPortSegment::Vlan(vlan) => vlan,
                 SubPortSegment::Inherit => {
                     let network = &state.network(record.network_id)?.record;
-                    network.segmentation_id.ok_or(Error::NoVlanToInherit { port: sub.port_id, network: network.id })?
+                    network.vlan().ok_or(Error::NoVlanToInherit { port: sub.port_id, network: network.id })?
                 }
             };
             if let Some(other) = trunk.sub_ports.iter().find(|other| other.vlan == vlan) {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::inventory::comparing::Pending;
 use crate::inventory::{Inventory, PortEntry, Segment, whose};
-use crate::model::{Network, Phase, Port, PortId, Readiness, Server, Subnet};
+use crate::model::{Network, NetworkId, Phase, Port, PortId, Readiness, Server, Subnet};
 use crate::plan::{Deviation, MachineNic, verify};
 use crate::reconcile::Problem;
 use crate::store::{Loaded, StoreError};
@@ -78,6 +79,7 @@ impl Service {
                 found.deviations.push(Deviation::new("store_unreadable", "the store", "what was written", error));
             }
         }
+        self.compare_overlays(&mut found).await;
         self.whole_host(&self.reconciler.lock(), &mut found);
         let mut holders = Holders::new();
         let ports: Vec<PortId> = self.reconciler.lock().ports.keys().copied().collect();
@@ -92,6 +94,25 @@ impl Service {
             tokio::task::yield_now().await;
         }
         Ok(found)
+    }
+
+    /// The entries that lead VXLAN networks to other hosts, on a fresh reading. What differs is compared by the loop as well.
+    async fn compare_overlays(self: &Arc<Self>, found: &mut Verified) {
+        let networks: Vec<NetworkId> = self.reconciler.lock().on_tunnels().collect();
+        for network in networks {
+            if let Err(error) = self.reconciler.look_at_entries(network).await {
+                let object = format!("network {network}");
+                found.deviations.push(Deviation::new("entries_unreadable", object, "entries that lead to other hosts", error));
+                continue;
+            }
+            let mut state = self.reconciler.lock();
+            let want = state.desired_overlay(network, Pending::All);
+            let differs = want.map(|want| verify::of_overlay(&want, &state.have)).unwrap_or_default();
+            if !differs.is_empty() {
+                self.reconciler.compare_all_entries(&mut state, network);
+            }
+            found.deviations.extend(differs);
+        }
     }
 
     /// What concerns no single port: bridges, leftovers, addresses.

@@ -82,15 +82,20 @@ impl InProcessDaemon {
 
     /// The same, with a sweep interval.
     pub fn sweeping(dir: &Path, fake: &Fake, sweep: Duration) -> Self {
-        Self::begin(dir, fake, Registry::new(), sweep).expect("it starts")
+        Self::begin(dir, fake, Registry::new(), policy(sweep)).expect("it starts")
     }
 
     /// The same with a failpoint registry, in the start order of the real daemon. Returns why the start failed.
     pub fn start(dir: &Path, fake: &Fake, registry: Registry) -> Result<Self, String> {
-        Self::begin(dir, fake, registry, Duration::from_secs(60))
+        Self::begin(dir, fake, registry, policy(Duration::from_secs(60)))
     }
 
-    fn begin(dir: &Path, fake: &Fake, registry: Registry, sweep: Duration) -> Result<Self, String> {
+    /// Starts a daemon on any host, with these rules.
+    pub fn on<K: Kernel + Clone>(dir: &Path, kernel: &K, policy: Policy) -> Self {
+        Self::begin(dir, kernel, Registry::new(), policy).expect("it starts")
+    }
+
+    fn begin<K: Kernel + Clone>(dir: &Path, fake: &K, registry: Registry, policy: Policy) -> Result<Self, String> {
         let _on = registry.enter();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
         let lock = Lock::take(dir).map_err(|error| error.to_string())?;
@@ -109,7 +114,7 @@ impl InProcessDaemon {
         };
         let (handle, mut threads) = handle::start(fake).expect("threads");
         threads.push(store_thread);
-        let service = Service::new(policy(sweep), (store.clone(), loaded), Arc::clone(&handle), links, at);
+        let service = Service::new(policy, (store.clone(), loaded), Arc::clone(&handle), links, at);
         let reader = service.events().read_after(None);
         let ended = CancellationToken::new();
         let begun = runtime.block_on(service.reconciler().begin()).map_err(|error| error.to_string());
@@ -271,7 +276,8 @@ impl Drop for InProcessDaemon {
     }
 }
 
-fn policy(sweep: Duration) -> Policy {
+/// The rules of a daemon that sweeps so often.
+pub fn policy(sweep: Duration) -> Policy {
     Policy {
         mac_prefix: MacPrefix::default(),
         allowed_bridges: AllowedBridges::default(),
@@ -280,7 +286,9 @@ fn policy(sweep: Duration) -> Policy {
         connections: 65_536,
         mtu: 1500,
         physical_networks: nicd::model::PhysicalNetworks::new(),
-        vlans: nicd::model::VlanRanges::default(),
+        vlans: nicd::model::IdRanges::default(),
+        vnis: nicd::model::IdRanges::default(),
+        tunnel: None,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,
         sweep,

@@ -138,9 +138,9 @@ fn a_refusal_is_remembered_and_what_may_go_better_next_time_is_not() {
         let again = keyed(&mut fixture.api, &interfaces(&server), "k", &body);
         assert_eq!((again.status, again.text), (first.status, first.text));
         keyed(&mut fixture.api, &interfaces(&server), "fresh", &body).expect(200);
-        // Not built yet is a 5xx.
+        // What this host cannot do yet is a 5xx.
         let later = json!({"network": {"provider:network_type": "vxlan"}});
-        keyed(&mut fixture.api, "/v2.0/networks", "later", &later).refused(501, "not_built");
+        keyed(&mut fixture.api, "/v2.0/networks", "later", &later).refused(501, "fleet_only");
         keyed(&mut fixture.api, "/v2.0/networks", "later", &json!({"network": {}})).expect(201);
         let large = json!({"network": {"name": "x".repeat(70_000)}});
         keyed(&mut fixture.api, "/v2.0/networks", "large", &large).refused(413, "body_too_large");

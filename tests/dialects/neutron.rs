@@ -51,7 +51,7 @@ fn each_refusal_names_neutrons_exception() {
                 "AddressPairAndPortSecurityRequired",
                 "port_security_off",
             ),
-            (new("network", json!({"provider:network_type": "vxlan"})), 501, "HTTPNotImplemented", "not_built"),
+            (new("network", json!({"provider:network_type": "vxlan"})), 501, "HTTPNotImplemented", "fleet_only"),
             (new("subnet", overlap), 400, "InvalidInput", "subnet_overlap"),
             (new("subnet", json!({"network_id": network, "cidr": "x"})), 400, "InvalidInput", "invalid_value"),
             (new("network", json!({ "nicd:bridge": "nowhere" })), 400, "InvalidInput", "no_such_bridge"),

@@ -121,6 +121,7 @@ impl TestHost for Running {
             Kind::Veth => &format!("type veth peer name {name}-peer"),
             Kind::Tap => unreachable!("a tap is made by its opener"),
             Kind::Vlan => unreachable!("a kernel without 802.1Q has none"),
+            Kind::Vxlan => unreachable!("an op makes it"),
             Kind::Other => "type ifb",
         };
         run(&format!("ip link add {name} mtu {mtu} {kind}"));

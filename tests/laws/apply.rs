@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nicd::kernel::exec::{Execution, Undone};
 use nicd::kernel::fake::{Fake, Fault};
 use nicd::kernel::{Host, OpErrorKind};
-use nicd::model::names;
 use nicd::model::names::FIRST_INDEX;
+use nicd::model::names::{self, SegmentKind};
 use nicd::plan::{
     AbsentPort, At, BridgeMade, BridgePort, Desired, DesiredNic, Kind, LinkChange, LinkState, Observed, Op, Plan, Reason, Step,
     Switch, plan,
@@ -211,7 +211,7 @@ fn removed(steps: &[Step]) -> BTreeSet<String> {
     let mark = |step: &Step| match step.op {
         Op::DeleteLink { port, .. } => Some(names::port_altname(port)),
         Op::DeleteBridge { network, .. } => Some(names::network_altname(network)),
-        Op::DeleteVlan { network, .. } => Some(names::vlan_altname(network)),
+        Op::DeleteSegment { network, kind, .. } => Some(names::segment_altname(kind, network)),
         _ => None,
     };
     steps.iter().filter_map(mark).collect()
@@ -257,7 +257,7 @@ fn as_before(before: &[LinkState], after: &[LinkState], steps: &[Step]) -> Resul
             continue;
         }
         if let (Some(now), Some(before)) = (now.bridge_port.as_mut(), link.bridge_port) {
-            now.altered |= before.altered;
+            (now.altered, now.suppresses) = (now.altered || before.altered, now.suppresses || before.suppresses);
             now.passes_link_local &= before.passes_link_local;
             if before.held {
                 (now.held, now.forwarding) = (true, false);
@@ -295,7 +295,7 @@ fn restores_altname(op: &Op) -> Option<(u32, String)> {
     match op {
         Op::RestoreAltname { port, index, .. } => Some((*index, names::port_altname(*port))),
         Op::RestoreBridgeAltname { network, index, .. } => Some((*index, names::network_altname(*network))),
-        Op::RestoreVlanAltname { network, index, .. } => Some((*index, names::vlan_altname(*network))),
+        Op::RestoreSegmentAltname { network, kind, index, .. } => Some((*index, names::segment_altname(*kind, *network))),
         _ => None,
     }
 }
@@ -333,9 +333,17 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         | Op::CreateVeth { port, index, name, .. }
         | Op::CreateVlanNic { port, index, name, .. } => (names::port_altname(*port), Some(*index), Some(name)),
         Op::RestoreBridgeAltname { network, index, .. } => (names::network_altname(*network), Some(*index), None),
-        Op::CreateVlan { network, index, name, .. } => (names::vlan_altname(*network), Some(*index), Some(name)),
-        Op::RestoreVlanAltname { network, index, .. } => (names::vlan_altname(*network), Some(*index), None),
-        Op::SetVlan { network, .. } | Op::DeleteVlan { network, .. } => (names::vlan_altname(*network), None, None),
+        Op::CreateVlan { network, index, name, .. } => {
+            (names::segment_altname(SegmentKind::Vlan, *network), Some(*index), Some(name))
+        }
+        Op::CreateVxlan { network, index, name, .. } => {
+            (names::segment_altname(SegmentKind::Vxlan, *network), Some(*index), Some(name))
+        }
+        Op::SetEntries { network, .. } => (names::segment_altname(SegmentKind::Vxlan, *network), None, None),
+        Op::RestoreSegmentAltname { network, kind, index, .. } => (names::segment_altname(*kind, *network), Some(*index), None),
+        Op::SetSegment { network, kind, .. } | Op::DeleteSegment { network, kind, .. } => {
+            (names::segment_altname(*kind, *network), None, None)
+        }
         // The uplink is the operator's.
         Op::AdoptUplink { network, .. } | Op::ReleaseUplink { network, .. } => (names::network_altname(*network), None, None),
         Op::Configure { port, at: At::Index(index), .. } | Op::RestoreAltname { port, index, .. } => {

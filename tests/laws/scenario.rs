@@ -93,6 +93,7 @@ enum Drift {
     BridgeUntagged,
     BridgeOpen,
     LinkLocal(usize),
+    Suppressing(usize),
 }
 
 /// A link that is not nicd's, however much its names look like it.
@@ -169,6 +170,7 @@ fn drift() -> impl Strategy<Value = Drift> {
         Just(Drift::Opened as fn(usize) -> Drift),
         Just(Drift::Deleted as fn(usize) -> Drift),
         Just(Drift::LinkLocal as fn(usize) -> Drift),
+        Just(Drift::Suppressing as fn(usize) -> Drift),
     ];
     let bridges = prop_oneof![
         Just(Drift::BridgeMac),
@@ -363,6 +365,9 @@ impl Drift {
             Self::BridgeOpen => bridge(|link| link.host_closed = false),
             Self::LinkLocal(port) => device(port, &|link| {
                 link.bridge_port = link.bridge_port.map(|seen| BridgePort { passes_link_local: false, ..seen });
+            }),
+            Self::Suppressing(port) => device(port, &|link| {
+                link.bridge_port = link.bridge_port.map(|seen| BridgePort { suppresses: true, ..seen });
             }),
             Self::BridgeMac => bridge(|link| link.mac = Some(Mac([2, 0, 0, 0, 0, 1]))),
             Self::BridgeMtu => bridge(|link| link.mtu = 1300),

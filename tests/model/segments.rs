@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use nicd::config::{AllowedBridges, ConflictProbe};
 use nicd::model::action::{Action, NewNetwork};
-use nicd::model::{LinkName, Mac, MacPrefix, NetworkKind, Phase, PhysicalNetwork, PhysicalNetworks, PortId, VlanRanges, names};
+use nicd::model::names::SegmentKind;
+use nicd::model::segment::{IdRange, VLANS, VNIS};
+use nicd::model::{IdRanges, LinkName, Mac, MacPrefix, NetworkKind, Phase, PhysicalNetwork, PhysicalNetworks, PortId, names};
 use nicd::plan::facts::FactName;
 use nicd::plan::{HostAddress, HostUse, Kind, LinkState, VlanProtocol, VlanTag};
 use nicd::service::{Error, NetworkView, Policy, Reply};
@@ -21,6 +23,11 @@ fn device(name: &str, adopt: bool, qinq: bool) -> PhysicalNetwork {
 
 /// Has the daemon go by these physical networks.
 fn configure(scene: &Scene, physical: &[(&str, PhysicalNetwork)]) {
+    configure_with(scene, physical, None);
+}
+
+/// The same, with a tunnel address.
+pub fn configure_with(scene: &Scene, physical: &[(&str, PhysicalNetwork)], tunnel: Option<std::net::IpAddr>) {
     let physical_networks: PhysicalNetworks =
         physical.iter().map(|(name, network)| ((*name).to_owned(), network.clone())).collect();
     let policy = Policy {
@@ -31,7 +38,9 @@ fn configure(scene: &Scene, physical: &[(&str, PhysicalNetwork)]) {
         physical_networks,
         default_group: false,
         connections: 65_536,
-        vlans: VlanRanges::from_iter(["100-101".parse().unwrap()]),
+        vlans: IdRanges::from_iter([IdRange::parse("100-101", &VLANS).unwrap()]),
+        vnis: IdRanges::from_iter([IdRange::parse("5000-5001", &VNIS).unwrap()]),
+        tunnel,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,
         sweep: Duration::from_secs(60),
@@ -41,7 +50,7 @@ fn configure(scene: &Scene, physical: &[(&str, PhysicalNetwork)]) {
     scene.daemon.as_ref().unwrap().run(async { scene.service().reconciler().set_policy(policy) });
 }
 
-fn create(scene: &Scene, n: usize, kind: NetworkKind, physical: &str, vlan: Option<u16>) -> Result<NetworkView, Error> {
+fn create(scene: &Scene, n: usize, kind: NetworkKind, physical: &str, vlan: Option<u32>) -> Result<NetworkView, Error> {
     let made = scene.perform(Action::CreateNetworks(vec![NewNetwork {
         id: Some(network_id(n)),
         name: format!("net{n}"),
@@ -62,7 +71,7 @@ fn create(scene: &Scene, n: usize, kind: NetworkKind, physical: &str, vlan: Opti
 }
 
 fn vlan(scene: &Scene, n: usize) -> Option<LinkState> {
-    let altname = names::vlan_altname(network_id(n));
+    let altname = names::segment_altname(SegmentKind::Vlan, network_id(n));
     scene.fake.links().into_iter().find(|link| link.altnames.contains(&altname))
 }
 
@@ -70,16 +79,16 @@ fn link(scene: &Scene, name: &str) -> LinkState {
     scene.fake.links().into_iter().find(|link| link.name == name).unwrap()
 }
 
-/// Waits until a port has a phase and a reason, and its fact about the uplink holds or not.
 /// Waits until something is so and stays so. What it was before the daemon looked does not count.
-fn comes_to(scene: &mut Scene, check: impl Fn() -> Result<(), String>) {
+pub fn comes_to(scene: &mut Scene, check: impl Fn() -> Result<(), String>) {
     let until = Instant::now() + PATIENCE;
     while let Err(wrong) = scene.daemon().try_settle(&check) {
         assert!(Instant::now() < until, "{wrong}");
     }
 }
 
-fn expect(scene: &mut Scene, port: PortId, reason: Option<&str>) {
+/// Waits until a port has a phase and a reason, and its fact about the uplink holds or not.
+pub fn expect(scene: &mut Scene, port: PortId, reason: Option<&str>) {
     let service = scene.service();
     comes_to(scene, || {
         let (view, facts) = service.explain(port).unwrap();
@@ -159,7 +168,7 @@ fn a_vlan_network_leads_to_its_uplink_and_heals() {
 /// Waits until the first network's VLAN device is in a bridge.
 fn expect_in(scene: &mut Scene, bridge: Option<u32>) {
     let fake = scene.fake.clone();
-    let altname = names::vlan_altname(network_id(0));
+    let altname = names::segment_altname(SegmentKind::Vlan, network_id(0));
     comes_to(scene, || {
         let master = fake.links().into_iter().find(|link| link.altnames.contains(&altname)).and_then(|link| link.master);
         (master == bridge).then_some(()).ok_or_else(|| format!("it is in {master:?}"))

@@ -14,7 +14,7 @@ use crate::api::networks::Shown;
 use crate::api::resource::Resource;
 use crate::api::status::RequestStep::{ChangeNetwork, DropNetwork, Network, NewNetwork, Query, Write};
 use crate::model::network::{MAX_MTU, MIN_MTU};
-use crate::model::segment::VLANS;
+use crate::model::segment::VNIS;
 use crate::service::NetworkView;
 
 const TAG: &str = "networks";
@@ -97,9 +97,9 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("tenant_id", "The same as `project_id`.", text(NAME))
         .may("project_id", "The project; nicd only stores it.", text(NAME))
         .may("nicd:bridge", "An existing bridge to use, which nicd does not change; nicd makes one when null or left out.", or_null(link()))
-        .may("provider:network_type", "`vlan`: a VLAN of a physical network; `flat`: untagged on one; `local`: without an uplink; when left out, `flat` with a bridge or a physical network.", one_of_words(["local", "flat", "vlan"]))
+        .may("provider:network_type", "`vlan`: a VLAN of a physical network; `flat`: untagged on one; `vxlan`: tunnels between the hosts of a fleet; `local`: without an uplink; when left out, `flat` with a bridge or a physical network.", one_of_words(["local", "flat", "vlan", "vxlan"]))
         .may("provider:physical_network", "Its physical network, by its name in `[physical_networks]`; with `nicd:bridge` by any name.", or_null(words().max_length(Some(NAME))))
-        .may("provider:segmentation_id", "The VLAN of a vlan network; a free one of `[segments] vlan` when null or left out.", or_null(any_number(VLANS)));
+        .may("provider:segmentation_id", "The VLAN of a vlan network, 1 to 4094, or the VXLAN network identifier of a vxlan network; a free one of `[segments]` when null or left out.", or_null(any_number(VNIS)));
     vec![
         ("Network", Shown::shape().into()),
         ("NewNetwork", changeable(new).into()),

@@ -528,7 +528,7 @@ static RULES: [Rule; 31] = [
     rule(
         Property::PortFlags,
         "port_flags",
-        |at| at.port(|port| port.altered) == Some(true),
+        |at| at.port(|port| port.altered || port.suppresses) == Some(true),
         |_| pair("as made", "altered"),
         |_| vec![LinkChange::ResetPortFlags],
     )

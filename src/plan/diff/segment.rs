@@ -1,14 +1,15 @@
-//! How a network reaches its physical network, beside how it is to reach it.
+//! How a network reaches other hosts, by a physical network or by tunnels, beside how it is to reach them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredSegment, DesiredUplink};
-use crate::plan::observed::{Kind, LinkState, Observed, VlanProtocol, VlanTag};
-use crate::plan::op::{Switch, VlanChange};
+use crate::plan::observed::{BridgePort, Kind, LinkState, Observed, VXLAN_PORT, VlanProtocol, VlanTag, VxlanSeen};
+use crate::plan::op::{SegmentChange, Switch};
 
 use super::Bridge;
 
-/// The way of a network with an agent-made bridge to its physical network.
+/// The way of a network with an agent-made bridge to other hosts.
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
     /// What is wanted.
@@ -19,16 +20,16 @@ pub struct Segment<'a> {
     have: &'a Observed,
     /// The bridge, where it is there.
     home: Option<&'a LinkState>,
-    /// The uplink, where it is there.
+    /// The uplink, or for tunnels the link with their address, where it is there.
     pub uplink: Option<&'a LinkState>,
-    /// The network's VLAN device, also one that lost its altname.
-    pub vlan: Option<&'a LinkState>,
+    /// The network's VLAN or VXLAN device, also one that lost its altname.
+    pub device: Option<&'a LinkState>,
 }
 
-/// Why a network does not reach its physical network.
+/// Why a network does not reach other hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble<'a> {
-    /// The configuration has no such physical network.
+    /// The configuration has no such physical network, or no tunnel address.
     Unconfigured,
     /// The uplink is not there.
     Gone,
@@ -53,6 +54,8 @@ pub enum Unusable<'a> {
     IsPort(Option<&'a LinkState>),
     /// Frames of the VLAN are this link's.
     VlanOf(&'a LinkState),
+    /// The number of the network's tunnels is this VXLAN device's.
+    VniOf(&'a LinkState),
     /// The configuration does not let nicd put it into a bridge.
     NotAdopted,
     /// The host has addresses on it.
@@ -75,22 +78,34 @@ impl<'a> Segment<'a> {
     /// The way of a network; none where it has no uplink of its own.
     pub fn find(bridge: &'a DesiredBridge, have: &'a Observed) -> Option<Self> {
         let want = bridge.segment.as_ref()?;
-        let (uplink, vlan) = match want {
+        let uplink = match want {
             DesiredSegment::Pvid(_) => return None,
-            DesiredSegment::Flat { uplink } => (uplink, None),
-            DesiredSegment::Vlan { uplink, .. } => {
-                (uplink, have.own_vlan(bridge.network).or_else(|| have.unmarked_vlan(bridge.network)))
+            DesiredSegment::Flat { uplink } | DesiredSegment::Vlan { uplink, .. } => {
+                uplink.device.as_ref().and_then(|device| have.named(device.as_str()))
             }
+            DesiredSegment::Vxlan { local, .. } => local.and_then(|local| have.with_address(local)),
         };
         let home = Bridge::find(bridge, have).map(|bridge| bridge.link);
-        let uplink = uplink.device.as_ref().and_then(|device| have.named(device.as_str()));
-        Some(Self { want, bridge, have, home, uplink, vlan })
+        let device = want
+            .kind()
+            .and_then(|kind| have.own_segment(kind, bridge.network).or_else(|| have.unmarked_segment(kind, bridge.network)));
+        Some(Self { want, bridge, have, home, uplink, device })
     }
 
     fn wanted_uplink(&self) -> Option<&'a DesiredUplink> {
         match self.want {
             DesiredSegment::Vlan { uplink, .. } | DesiredSegment::Flat { uplink } => Some(uplink),
-            DesiredSegment::Pvid(_) => None,
+            DesiredSegment::Vxlan { .. } | DesiredSegment::Pvid(_) => None,
+        }
+    }
+
+    /// The settings that its VXLAN device is to have; none where it has none, or the host no tunnel address.
+    fn tunnels(&self) -> Option<VxlanSeen> {
+        match self.want {
+            DesiredSegment::Vxlan { vni, local: Some(local), .. } => {
+                Some(VxlanSeen { vni: *vni, port: VXLAN_PORT, local: Some(*local), learning: false, altered: false })
+            }
+            _ => None,
         }
     }
 
@@ -111,6 +126,11 @@ impl<'a> Segment<'a> {
         if uplink.made_by_nicd() {
             return Some(Unusable::IsNicds);
         }
+        if let Some(tunnels) = self.tunnels() {
+            let ours = self.device.map(|device| device.index);
+            let mut others = self.have.vxlans(tunnels.vni, tunnels.port).filter(|link| Some(link.index) != ours);
+            return others.next().map(Unusable::VniOf);
+        }
         if uplink.kind == Kind::Bridge {
             return Some(Unusable::IsBridge);
         }
@@ -121,7 +141,7 @@ impl<'a> Segment<'a> {
             (Some(_), Some(master)) if !is_own(master) => Some(Unusable::IsPort(self.have.link(master))),
             (Some(tag), _) => {
                 let taken = self.have.vlan_on(uplink.index, tag)?;
-                let is_ours = self.vlan.is_some_and(|vlan| vlan.index == taken.index);
+                let is_ours = self.device.is_some_and(|device| device.index == taken.index);
                 (!is_ours).then_some(Unusable::VlanOf(taken))
             }
             (None, Some(master)) if self.home.is_some_and(|home| home.index == master) => None,
@@ -131,50 +151,78 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Whether the VLAN device that is there is on another link than wanted, or has another tag: a new one takes its place.
+    /// Whether the device that is there leads elsewhere than wanted: a VLAN device on another link or with another tag, a VXLAN device with
+    /// another number, port or address. A new one takes its place.
     pub fn is_replaced(&self) -> bool {
         let place = self.uplink.map(|uplink| uplink.index);
-        self.vlan.is_some_and(|vlan| place.is_some() && vlan.lower != place || vlan.tag != self.tag())
+        self.device.is_some_and(|device| match self.want {
+            DesiredSegment::Vxlan { .. } => {
+                let leads = device.vxlan.map(|seen| VxlanSeen { learning: false, ..seen });
+                // One that cannot be read is left.
+                self.tunnels().zip(leads).is_some_and(|(tunnels, leads)| leads != tunnels)
+            }
+            _ => place.is_some() && device.lower != place || device.tag != self.tag(),
+        })
     }
 
-    /// What brings the VLAN device back that is there, for a bridge with this index.
-    pub(in crate::plan) fn changes(&self, home: u32) -> BTreeSet<VlanChange> {
-        let (Some(vlan), DesiredSegment::Vlan { alias, .. }) = (self.vlan, self.want) else { return BTreeSet::new() };
+    /// What brings the device back that is there, for a bridge with this index.
+    pub(in crate::plan) fn changes(&self, home: u32) -> BTreeSet<SegmentChange> {
+        let (Some(device), Some(alias)) = (self.device, self.want.alias()) else { return BTreeSet::new() };
         let mut changes = BTreeSet::new();
         let mtu = self.mtu();
-        changes.extend((vlan.mtu != mtu).then_some(VlanChange::Mtu(mtu)));
-        changes.extend((vlan.alias.as_ref() != Some(alias)).then(|| VlanChange::Alias(alias.clone())));
-        changes.extend((vlan.master != Some(home)).then_some(VlanChange::Master(home)));
-        changes.extend((vlan.v6_autoconf || vlan.v4_open).then_some(VlanChange::HostIpOff));
-        changes.extend(vlan.foreign_addresses.iter().copied().map(VlanChange::RemoveAddress));
-        // The kernel refuses it while the uplink is down, and does it by itself when that is up.
-        let is_held_down = !vlan.up && self.uplink.is_some_and(|uplink| uplink.up);
-        changes.extend(is_held_down.then_some(VlanChange::Switch(Switch::Up)));
+        changes.extend((device.mtu != mtu).then_some(SegmentChange::Mtu(mtu)));
+        changes.extend((device.alias.as_deref() != Some(alias)).then(|| SegmentChange::Alias(alias.to_owned())));
+        changes.extend((device.master != Some(home)).then_some(SegmentChange::Master(home)));
+        changes.extend((device.v6_autoconf || device.v4_open).then_some(SegmentChange::HostIpOff));
+        changes.extend(device.foreign_addresses.iter().copied().map(SegmentChange::RemoveAddress));
+        let is_tunnels = self.tunnels().is_some();
+        changes.extend(device.vxlan.is_some_and(|seen| seen.learning).then_some(SegmentChange::LearningOff));
+        let flags = device.bridge_port.filter(|_| device.master == Some(home));
+        let is_flagged = flags.as_ref().is_some_and(BridgePort::leads_to_tunnels);
+        changes.extend((is_tunnels && !is_flagged).then_some(SegmentChange::TunnelPortFlags));
+        // The kernel refuses it of a VLAN device while the uplink is down, and does it by itself when that is up.
+        let is_held_down = !device.up && (is_tunnels || self.uplink.is_some_and(|uplink| uplink.up));
+        changes.extend(is_held_down.then_some(SegmentChange::Switch(Switch::Up)));
         changes
     }
 
-    /// The largest MTU in bytes that the uplink has room for, beside the tag of a guest's own within one of 802.1ad; none while it is not
-    /// there.
-    pub fn most_mtu(&self) -> Option<u32> {
-        let inner = match self.tag() {
-            Some(VlanTag { protocol: VlanProtocol::Dot1ad, .. }) => 4,
-            _ => 0,
-        };
-        self.uplink.map(|uplink| uplink.mtu.saturating_sub(inner))
+    /// What is set of a device that was just made, for a bridge with this index.
+    pub(in crate::plan) fn first_changes(&self, home: u32) -> BTreeSet<SegmentChange> {
+        let is_tunnels = self.tunnels().is_some();
+        let flags = is_tunnels.then_some(SegmentChange::TunnelPortFlags);
+        let up = (is_tunnels || self.uplink.is_some_and(|uplink| uplink.up)).then_some(SegmentChange::Switch(Switch::Up));
+        [SegmentChange::Master(home)].into_iter().chain(flags).chain(up).collect()
     }
 
-    /// The MTU of the VLAN device in bytes: its bridge's, as far as the uplink has room for it.
+    /// The largest MTU in bytes that the uplink has room for, beside the tag of a guest's own within one of 802.1ad, or within a tunnel's
+    /// packet; none while it is not there.
+    pub fn most_mtu(&self) -> Option<u32> {
+        let taken = match (self.tag(), self.want) {
+            (Some(VlanTag { protocol: VlanProtocol::Dot1ad, .. }), _) => 4,
+            (_, DesiredSegment::Vxlan { local: Some(local), .. }) => tunnel_header(*local),
+            _ => 0,
+        };
+        // What has its address on the loopback device leaves by links that are not known here.
+        let uplink = self.uplink.filter(|uplink| uplink.index != LOOPBACK);
+        uplink.map(|uplink| uplink.mtu.saturating_sub(taken))
+    }
+
+    /// The MTU of the device in bytes: its bridge's, as far as the uplink of a VLAN device has room for it.
     pub fn mtu(&self) -> u32 {
         let wanted = match &self.bridge.made {
             BridgeMade::ByAgent { mtu, .. } => *mtu,
             BridgeMade::Existing { .. } => u32::MAX,
         };
-        self.uplink.map_or(wanted, |uplink| uplink.mtu.min(wanted))
+        match self.want {
+            DesiredSegment::Vxlan { .. } => wanted,
+            _ => self.uplink.map_or(wanted, |uplink| uplink.mtu.min(wanted)),
+        }
     }
 
-    /// Why the network does not reach its physical network; none where it does.
+    /// Why the network does not reach other hosts; none where it does.
     pub fn trouble(&self) -> Option<Trouble<'a>> {
-        if self.wanted_uplink()?.device.is_none() {
+        let is_configured = self.wanted_uplink().map_or(self.tunnels().is_some(), |uplink| uplink.device.is_some());
+        if !is_configured {
             return Some(Trouble::Unconfigured);
         }
         let Some(uplink) = self.uplink else { return Some(Trouble::Gone) };
@@ -190,7 +238,9 @@ impl<'a> Segment<'a> {
         let home = self.home.map(|home| home.index);
         let is_in = |link: &LinkState| home.is_some() && link.master == home;
         let is_right = match self.want {
-            DesiredSegment::Vlan { .. } => self.vlan.is_some_and(|vlan| is_in(vlan) && vlan.up) && !self.is_replaced(),
+            DesiredSegment::Vlan { .. } | DesiredSegment::Vxlan { .. } => {
+                self.device.is_some_and(|device| is_in(device) && device.up) && !self.is_replaced()
+            }
             _ => is_in(uplink),
         };
         (!is_right).then_some(Trouble::Unready)
@@ -198,12 +248,12 @@ impl<'a> Segment<'a> {
 
     /// What was found, in words.
     pub fn words(&self) -> String {
-        let Some(wanted) = self.wanted_uplink() else { return String::new() };
+        let Some(wanted) = self.wanted_uplink() else { return self.tunnel_words() };
         let physical = &wanted.physical;
         let device = wanted.device.as_ref().map_or("", |device| device.as_str());
         let called = |link: Option<&LinkState>| link.map_or_else(|| "another link".to_owned(), |link| link.name.clone());
         match self.trouble() {
-            None => match self.tag().zip(self.vlan) {
+            None => match self.tag().zip(self.device) {
                 Some((tag, vlan)) => format!("{} is {tag} on {device}, the uplink of {physical}", vlan.name),
                 None => format!("{device}, the uplink of {physical}, is in the network's bridge"),
             },
@@ -218,6 +268,7 @@ impl<'a> Segment<'a> {
                 Unusable::VlanOf(link) => {
                     format!("the frames of this VLAN on {device}, the uplink of {physical}, are {}'s", link.name)
                 }
+                Unusable::VniOf(link) => link.name.clone(),
                 Unusable::NotAdopted => {
                     format!(
                         "{device}, the uplink of {physical}, is not to be put into a bridge: the configuration has no adopt = true"
@@ -233,4 +284,39 @@ impl<'a> Segment<'a> {
             },
         }
     }
+
+    /// What was found of tunnels, in words.
+    fn tunnel_words(&self) -> String {
+        let DesiredSegment::Vxlan { vni, local, .. } = self.want else { return String::new() };
+        let Some(local) = local else { return "this host has no tunnel address".to_owned() };
+        let on = self.uplink.map_or("", |uplink| uplink.name.as_str());
+        match self.trouble() {
+            None => {
+                let device = self.device.map_or("", |device| device.name.as_str());
+                format!("{device} has the number {vni}, and its tunnels begin at {local} on {on}")
+            }
+            Some(Trouble::Gone) => format!("no link of this host has the tunnel address {local}"),
+            Some(Trouble::Down) => format!("{on}, which has the tunnel address {local}, is down: ip link set {on} up"),
+            Some(Trouble::NoCarrier) => format!("{on}, which has the tunnel address {local}, has no carrier"),
+            Some(Trouble::Unusable(Unusable::VniOf(other))) => {
+                format!(
+                    "the number {vni} on UDP port {VXLAN_PORT} is {}'s, a VXLAN device that this nicd did not make",
+                    other.name
+                )
+            }
+            Some(Trouble::Unusable(_)) => format!("{on}, which has the tunnel address {local}, was made by nicd"),
+            Some(Trouble::Unconfigured | Trouble::Unready) => {
+                format!("no VXLAN device in the network's bridge is up that has the number {vni} and begins at {local}")
+            }
+        }
+    }
+}
+
+/// The index of the loopback device, which is the first link of each network namespace.
+const LOOPBACK: u32 = 1;
+
+/// How much of an underlay's packet a tunnel takes beside a guest's, in bytes: IP, UDP, VXLAN and the guest's Ethernet header (RFC 7348, 5).
+pub fn tunnel_header(local: IpAddr) -> u32 {
+    let ip = if local.is_ipv4() { 20 } else { 40 };
+    ip + 8 + 8 + 14
 }
