@@ -35,4 +35,5 @@ mod guests;
 mod host;
 mod hosts;
 mod refusals;
+mod tunnels;
 mod watching;

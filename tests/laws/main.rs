@@ -4,3 +4,4 @@ mod apply;
 mod circles;
 mod rooms;
 mod scenario;
+mod tunnels;

@@ -25,3 +25,4 @@ mod sequences;
 mod soak;
 mod stalls;
 mod trunks;
+mod tunnels;
