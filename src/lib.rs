@@ -96,7 +96,7 @@
 //!
 //! Dependencies point down:
 //! `main → daemon → {api, dbus, notify} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
-//! `clock`, `events`, `failpoints`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `tls`, `uplink` and `config` are leaves.
+//! `clock`, `events`, `failpoints`, `http`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `tls`, `uplink` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
 //! | module | content |
@@ -116,6 +116,7 @@
 //! | [`api`] | HTTP: the sockets, the listener, which also serves TLS, one file per dialect, and `status`, the only file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
 //! | [`notify`] | tells Nova and a webhook of ports, over TCP; runs on its own thread |
+//! | [`http`] | what clients of HTTP servers share: connections over TCP and TLS, answers of bounded length, secrets in files |
 //! | [`events`] | the numbered event stream, its ring buffer, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |
 //! | [`queue`] | a bounded queue into a thread |
@@ -127,7 +128,7 @@
 //! | [`failpoints`] | where a test kills the process or makes a call fail; nothing in a release build |
 //! | [`daemon`] | start and stop, in order |
 //! | [`threads`] | starts threads; a panic ends the process |
-//! | [`tls`] | certificates and keys in PEM, the names in a certificate, the server's side with client certificates; no connections |
+//! | [`tls`] | certificates and keys in PEM, the names in a certificate, the client's side, the server's side with client certificates; no connections |
 //! | [`uplink`] | whether a bridge carries the host's default route; no I/O. The daemon and `nicctl doctor` judge by it |
 //! | `src/ctl` | `nicctl`: a client that uses nothing of this library but `uplink` and what makes manual pages |
 //! | `client/` | the crate `nicd-client`: HTTP over the daemon's socket, for `nicctl`, the demo, the tests and authors of control planes |
@@ -168,6 +169,7 @@ pub mod demo;
 pub mod events;
 pub mod exit;
 pub mod failpoints;
+pub mod http;
 mod inventory;
 pub mod kernel;
 pub mod lease;

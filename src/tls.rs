@@ -1,8 +1,6 @@
-//! TLS: certificates and keys in PEM, the names in a certificate, and the server's side, which requires client certificates. It opens no
-//! connection: [`notify`](crate::notify) and [`api`](crate::api) do.
+//! TLS: certificates and keys in PEM, the names in a certificate, the client's side, and the server's side, which requires client
+//! certificates. It opens no connection: [`http`](crate::http) and [`api`](crate::api) do.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,9 +12,11 @@ use tokio_rustls::rustls::{self, InconsistentKeys};
 
 use crate::config::{ConfigError, TlsSettings};
 
+mod client;
 mod names;
 pub mod pem;
 
+pub use client::client_config;
 pub use names::Names;
 
 /// The keys of the configuration that name files.
@@ -64,10 +64,7 @@ impl Tls {
     pub fn read(settings: &TlsSettings) -> Result<Self, ConfigError> {
         let TlsSettings { cert, key, client_ca, allow, .. } = settings;
         let chain = pem::certificates(cert).map_err(|error| bad(CERT, cert, error.why))?;
-        let secret = fs::metadata(key).map_err(|error| bad(KEY, key, error))?;
-        if secret.permissions().mode() & 0o007 != 0 {
-            return Err(bad(KEY, key, "every user of this host can read or change it: chmod o= and chgrp nicd are expected"));
-        }
+        pem::is_private(key).map_err(|error| bad(KEY, key, error.why))?;
         let private = pem::key(key).map_err(|error| bad(KEY, key, error.why))?;
         let authorities = pem::certificates(client_ca).map_err(|error| bad(CLIENT_CA, client_ca, error.why))?;
         let mut certificates = ends(CERT, cert, &chain)?;

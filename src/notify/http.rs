@@ -1,27 +1,23 @@
 //! One HTTP request over TCP, with TLS where the address says so. Each request has a connection of its own, so that none meets a
 //! connection that its server has just closed. All of a request has one time limit, and its answer one size limit.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Url;
-use crate::tls::pem::{self, FileError};
-use crate::tls::provider;
+use crate::exit::chain;
+use crate::http;
+use crate::tls::client_config;
+use crate::tls::pem::FileError;
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -34,9 +30,6 @@ const MAX_BODY: usize = 1 << 20;
 
 /// The longest wait that a server may ask for (`Retry-After`).
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// How much of an answer is repeated in the log.
-const SHOWN: usize = 200;
 
 /// Why there is no answer. It names the server by host and port, and holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,8 +72,7 @@ impl Answer {
 
     /// The beginning of its body, for the log.
     pub fn begins(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(4 * SHOWN)]);
-        text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
+        http::begins(&self.body)
     }
 }
 
@@ -108,12 +100,7 @@ impl Http {
 
     async fn exchange(&self, url: &Url, headers: &[(HeaderName, String)], body: String) -> Result<Answer, NoAnswer> {
         let failed = |why: String| NoAnswer::Server { server: format!("{}:{}", url.host, url.port), why };
-        let connecting = timeout(CONNECT_LIMIT, TcpStream::connect((url.host.as_str(), url.port))).await;
-        let stream = match connecting {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(format!("no connection: {error}"))),
-            Err(_) => return Err(failed(format!("no connection in {} s", CONNECT_LIMIT.as_secs()))),
-        };
+        let stream = http::connect(&url.host, url.port, CONNECT_LIMIT).await.map_err(failed)?;
         let uri: Uri = url.path.parse().map_err(|error| failed(format!("{error}")))?;
         let mut request = Request::builder()
             .method(Method::POST)
@@ -130,34 +117,16 @@ impl Http {
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| failed("the request has a header that HTTP forbids".into()))?;
         let answered = match url.tls {
-            true => speak(self.secure(url, stream).await?, request).await,
+            true => {
+                let ca_file = self.ca_file.clone();
+                let config = tokio::task::spawn_blocking(move || client_config(ca_file.as_deref(), None)).await;
+                let config = config.map_err(|error| failed(error.to_string()))??;
+                speak(http::secure(&url.host, config, stream).await.map_err(failed)?, request).await
+            }
             false => speak(stream, request).await,
         };
         answered.map_err(failed)
     }
-
-    async fn secure(&self, url: &Url, stream: TcpStream) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, NoAnswer> {
-        let failed = |why: String| NoAnswer::Server { server: format!("{}:{}", url.host, url.port), why };
-        let ca_file = self.ca_file.clone();
-        let roots = tokio::task::spawn_blocking(move || roots(ca_file.as_deref())).await;
-        let roots = roots.map_err(|error| failed(error.to_string()))??;
-        let builder = ClientConfig::builder_with_provider(provider());
-        let versions = builder.with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
-        let config = versions.with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::try_from(url.host.clone()).map_err(|_| failed("its name cannot be in a certificate".into()))?;
-        let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        secured.map_err(|error| failed(format!("no TLS: {error}")))
-    }
-}
-
-/// The certificates that others are checked against.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, NoAnswer> {
-    if let Some(path) = ca_file {
-        return pem::roots(path).map_err(|FileError { path, why }| NoAnswer::File { path, why });
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    Ok(roots)
 }
 
 /// Sends a request on a connection and reads the answer.
@@ -165,15 +134,12 @@ async fn speak(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<Answer, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| told(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
     let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| told(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| match error.downcast::<hyper::Error>() {
-            Ok(error) => told(&error),
-            Err(_) => format!("its answer is longer than {MAX_BODY} bytes"),
-        })?;
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+        let body = http::read_body(body, MAX_BODY).await.map_err(|error| error.to_string())?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
@@ -182,14 +148,9 @@ async fn speak(
         ended = &mut connection => {
             // What was read before the end may be a whole answer.
             let answered = exchange.await;
-            answered.map_err(|why| ended.err().map_or(why, |error| told(&error)))
+            answered.map_err(|why| ended.err().map_or(why, |error| chain(&error)))
         }
     }
-}
-
-/// An error of HTTP with what caused it.
-fn told(error: &hyper::Error) -> String {
-    crate::exit::chain(error)
 }
 
 /// The content of a file with a secret, without the end of its line.
@@ -197,10 +158,13 @@ fn told(error: &hyper::Error) -> String {
 /// # Errors
 /// It cannot be read, is empty, or is no text.
 pub async fn secret(path: &Path) -> Result<String, NoAnswer> {
-    let bad = |why: String| NoAnswer::File { path: path.display().to_string(), why };
-    let file = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || fs::read_to_string(file)).await.map_err(|error| bad(error.to_string()))?;
-    let text = read.map_err(|error| bad(error.to_string()))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() { Err(bad("it is empty".to_owned())) } else { Ok(secret.to_owned()) }
+    let (shown, file) = (path.display().to_string(), path.to_owned());
+    let read = tokio::task::spawn_blocking(move || http::secret(&file)).await;
+    Ok(read.map_err(|error| NoAnswer::File { path: shown, why: error.to_string() })??)
+}
+
+impl From<FileError> for NoAnswer {
+    fn from(FileError { path, why }: FileError) -> Self {
+        Self::File { path, why }
+    }
 }

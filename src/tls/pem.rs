@@ -1,5 +1,7 @@
 //! Files in PEM: certificates and private keys.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tokio_rustls::rustls::RootCertStore;
@@ -17,7 +19,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    fn new(path: &Path, why: impl ToString) -> Self {
+    pub(crate) fn new(path: &Path, why: impl ToString) -> Self {
         Self { path: path.display().to_string(), why: why.to_string() }
     }
 
@@ -29,6 +31,18 @@ impl FileError {
             error => Self::new(path, format!("it is no PEM: {error}")),
         }
     }
+}
+
+/// Checks that a file with a secret is not open to every user.
+///
+/// # Errors
+/// It is, or there is none.
+pub fn is_private(path: &Path) -> Result<(), FileError> {
+    let file = fs::metadata(path).map_err(|error| FileError::new(path, error))?;
+    if file.permissions().mode() & 0o007 != 0 {
+        return Err(FileError::new(path, "every user of this host can read or change it: chmod o= and chgrp nicd are expected"));
+    }
+    Ok(())
 }
 
 /// All certificates of a file, of which there is at least one.

@@ -22,6 +22,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("threads", &["exit", "failpoints", "telemetry"]),
     ("systemd", &[]),
     ("tls", &["config"]),
+    ("http", &["exit", "tls"]),
     ("sys", &[]),
     ("args", &["config", "exit", "telemetry"]),
     ("access", &["config", "sys"]),
@@ -69,7 +70,7 @@ const BELOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("dbus", &["access", "config", "events", "model", "plan", "service", "telemetry"]),
-    ("notify", &["clock", "config", "events", "exit", "model", "service", "store", "telemetry", "tls"]),
+    ("notify", &["clock", "config", "events", "exit", "http", "model", "service", "store", "telemetry", "tls"]),
     (
         "api",
         &[
