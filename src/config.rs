@@ -13,6 +13,7 @@ use std::{fs, io};
 
 mod bridges;
 mod file;
+mod fleet;
 mod listen;
 mod notify;
 pub mod page;
@@ -21,6 +22,7 @@ mod segments;
 mod settings;
 
 pub use bridges::{AllowedBridges, BridgePattern, BridgeRule};
+pub use fleet::{FleetSettings, FleetTls, TunnelSettings};
 pub use listen::{ListenSettings, TlsSettings};
 pub use notify::{NovaSettings, Url, WebhookSettings};
 pub use segments::SegmentSettings;

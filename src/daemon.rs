@@ -35,6 +35,7 @@ use crate::api::socket::{Listening, SocketError, SocketFiles, Sockets};
 use crate::config::{ConfigError, Settings};
 use crate::dbus::Bus;
 use crate::exit::Exit;
+use crate::fleet::etcd;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, OpErrorKind, handle};
 use crate::notify::{Notifier, RecipientSettings};
@@ -95,9 +96,9 @@ pub enum DaemonError {
     /// The event loop cannot be had.
     #[error("the event loop cannot be started")]
     Runtime(#[source] io::Error),
-    /// The files of `[listen]` cannot be used.
+    /// What the configuration names cannot be used.
     #[error(transparent)]
-    Tls(#[from] ConfigError),
+    Config(#[from] ConfigError),
     /// An address of the configuration cannot be had.
     #[error("{key} = {address} cannot be listened on")]
     Address {
@@ -141,11 +142,21 @@ impl DaemonError {
             {
                 Exit::Permission
             }
-            Self::Tls(_) => Exit::Config,
+            Self::Config(_) => Exit::Config,
             Self::Address { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) | Self::Ended => Exit::Internal,
         }
     }
+}
+
+/// Checks what the configuration names: reads the files of TLS.
+///
+/// # Errors
+/// A file cannot be used, or what is set is not built.
+pub fn check(settings: &Settings) -> Result<Option<Tls>, ConfigError> {
+    settings.refuse_fleet()?;
+    settings.fleet.as_ref().map(etcd::check_files).transpose()?;
+    settings.listen.served().as_ref().map(Tls::read).transpose()
 }
 
 /// Runs the daemon on this host until SIGTERM or SIGINT, with the sockets that systemd passed, or with its own.
@@ -155,7 +166,7 @@ impl DaemonError {
 pub fn run(config: Config, passed: Option<Sockets>) -> Result<(), DaemonError> {
     let settings = &config.settings;
     let served = settings.listen.served();
-    let tls = served.as_ref().map(Tls::read).transpose()?.map(|read| watch::Sender::new(Arc::new(read)));
+    let tls = check(settings)?.map(|read| watch::Sender::new(Arc::new(read)));
     let admitted = AllowedPeers::resolve(&settings.socket)?;
     let state = State::open(settings)?;
     let Sockets { listening, held } = match passed {

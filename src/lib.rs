@@ -116,6 +116,7 @@
 //! | [`api`] | HTTP: the sockets, the listener, which also serves TLS, one file per dialect, and `status`, the only file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
 //! | [`notify`] | tells Nova and a webhook of ports, over TCP; runs on its own thread |
+//! | [`fleet`] | what hosts share: the client of etcd |
 //! | [`http`] | what clients of HTTP servers share: connections over TCP and TLS, answers of bounded length, secrets in files |
 //! | [`events`] | the numbered event stream, its ring buffer, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |
@@ -154,6 +155,7 @@
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
 //! | frames of DHCP and router advertisements | `etherparse` | headers and checksums. The messages are our own (`lease/message`, `lease/v6`, `lease/advert`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
 //! | TLS of remote control planes, and to Keystone, Nova and the webhook | `tokio-rustls` with `ring`, `rustls-native-certs` | no C library of the host and no cmake; HTTP is `hyper`'s own connection, because a pool and proxies are not needed |
+//! | etcd | its JSON gateway over the HTTP and TLS above, with `base64ct` | clients of its gRPC need `protoc` to be built; `base64ct` is in the tree already, for PEM |
 //! | names in certificates | `x509-cert` | `rustls-webpki` verifies them and tells no names; `x509-parser` brings twice as many crates |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |
@@ -169,6 +171,7 @@ pub mod demo;
 pub mod events;
 pub mod exit;
 pub mod failpoints;
+pub mod fleet;
 pub mod http;
 mod inventory;
 pub mod kernel;

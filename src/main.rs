@@ -15,7 +15,6 @@ use nicd::daemon::{Config, Spare};
 use nicd::exit::{Exit, chain};
 use nicd::kernel::netns::helper::{self, HelperError};
 use nicd::telemetry::stderr;
-use nicd::tls::Tls;
 use nicd::{daemon, demo, manual, telemetry, threads};
 
 /// How long the last lines on standard error may take to be written.
@@ -108,7 +107,7 @@ fn write_manual(into: &Path) -> Result<(), Exit> {
 
 fn check(args: &Args, quiet: bool) -> Result<(), Exit> {
     let settings = Settings::load(args.config.as_deref(), &args.overrides()).map_err(|error| fail(&error, Exit::Config))?;
-    settings.listen.served().as_ref().map(Tls::read).transpose().map_err(|error| fail(&error, Exit::Config))?;
+    daemon::check(&settings).map_err(|error| fail(&error, Exit::Config))?;
     if quiet {
         return Ok(());
     }

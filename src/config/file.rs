@@ -19,6 +19,8 @@ pub(super) struct File {
     pub links: Links,
     pub physical_networks: BTreeMap<String, toml::Value>,
     pub segments: Segments,
+    pub fleet: Fleet,
+    pub tunnel: Tunnel,
     pub limits: Limits,
     pub filters: Filters,
     pub guest: Guest,
@@ -73,6 +75,31 @@ pub(super) struct Links {
 pub(super) struct Segments {
     pub vlan: Option<toml::Value>,
     pub vxlan: Option<toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Fleet {
+    pub endpoints: Option<Vec<String>>,
+    pub name: Option<String>,
+    pub host: Option<String>,
+    pub tls: Option<FleetTls>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table such as { ca = \"/a.pem\", cert = \"/b.pem\", key = \"/b.key\" }")]
+pub(super) struct FleetTls {
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section")]
+pub(super) struct Tunnel {
+    pub address: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -87,6 +87,11 @@ impl Url {
     /// # Errors
     /// It is not `http://` or `https://` with a host, or it has a user or a fragment.
     pub fn read(text: &str) -> Result<Self, &'static str> {
+        Self::read_with_port(text, None)
+    }
+
+    /// The same with another port for an address that names none.
+    pub(super) fn read_with_port(text: &str, port: Option<u16>) -> Result<Self, &'static str> {
         const EXPECTED: &str = "an address such as https://controller.example:8774/v2.1 is expected, without user and password";
         let uri: hyper::Uri = text.parse().map_err(|_| EXPECTED)?;
         let tls = match uri.scheme_str() {
@@ -99,7 +104,7 @@ impl Url {
         if host.is_empty() || text.contains('#') {
             return Err(EXPECTED);
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = authority.port_u16().or(port).unwrap_or(if tls { 443 } else { 80 });
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Self { text: text.to_owned(), tls, host, port, authority: authority.as_str().to_owned(), path })
     }

@@ -253,6 +253,69 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "fleet",
+        about: "The etcd (3.4 or newer) that shares networks, subnets and ports among hosts. nicd.service reaches no other host until a \
+                drop-in names etcd's addresses: IPAddressAllow=.",
+        keys: &[
+            key(
+                "endpoints",
+                None,
+                "[\"https://etcd-1.example:2379\", \"https://etcd-2.example:2379\"]",
+                Restart,
+                "The addresses at which etcd's members serve clients, 1 to 16, tried in turn; the port is 2379 where none is named. Unset, \
+                 this host is in no fleet, and no other key of this section may be set.",
+            ),
+            key(
+                "name",
+                None,
+                "\"rack-7\"",
+                Restart,
+                "The name of the fleet: one etcd may serve several. 1 to 63 of a-z, 0-9 and -. Unset, it is default.",
+            ),
+            key(
+                "host",
+                None,
+                "\"compute-1\"",
+                Restart,
+                "The name of this host, which no other host of the fleet has. Unset, it is the host's own name (hostname).",
+            ),
+            key(
+                "tls",
+                None,
+                "{ ca = \"/etc/nicd/etcd-ca.pem\", cert = \"/etc/nicd/etcd.pem\", key = \"/etc/nicd/etcd.key\" }",
+                Restart,
+                "The files (PEM) for endpoints with https: ca has the certificates that etcd's are checked against, unset those of the \
+                 host; cert and key are this host's certificate and its private key, which user nicd can read and others cannot. They \
+                 are read for each connection.",
+            ),
+            key(
+                "user",
+                None,
+                "\"nicd\"",
+                Restart,
+                "The user that nicd is to etcd, where etcd knows users. It needs password_file.",
+            ),
+            key(
+                "password_file",
+                None,
+                "\"/etc/nicd/etcd.password\"",
+                Restart,
+                "The file with the user's password, which user nicd can read and others cannot. It is read each time that a token is asked for.",
+            ),
+        ],
+    },
+    Section {
+        name: "tunnel",
+        about: "How other hosts of the fleet reach this one.",
+        keys: &[key(
+            "address",
+            None,
+            "\"192.0.2.10\"",
+            Restart,
+            "The address of this host, IPv4 or IPv6, that other hosts send the frames of vxlan networks to. Unset, none.",
+        )],
+    },
+    Section {
         name: "limits",
         about: "What clients may ask for.",
         keys: &[

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
 
+use super::fleet::{FleetSettings, TunnelSettings, fleet_as_used, tunnel_as_used};
 use super::listen::{ListenSettings, listen_as_used};
 use super::notify::{NovaSettings, WebhookSettings, nova_as_used, webhook_as_used};
 use super::segments::{SegmentSettings, physical_as_used, segments_as_used};
@@ -32,6 +33,11 @@ pub struct Settings {
     pub physical_networks: PhysicalNetworks,
     /// The ids of networks' segments.
     pub segments: SegmentSettings,
+    /// The etcd that hosts share; none: this host is in no fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetSettings>,
+    /// How other hosts of the fleet reach this one.
+    pub tunnel: TunnelSettings,
     /// What one server may have.
     pub limits: LimitSettings,
     /// How guests' connections are restricted.
@@ -190,6 +196,8 @@ impl Settings {
             links,
             physical_networks,
             segments,
+            fleet,
+            tunnel,
             limits,
             filters,
             guest,
@@ -199,6 +207,7 @@ impl Settings {
             nova,
             notify,
         } = new;
+        let in_fleet = fleet.as_ref().zip(self.fleet.as_ref());
         let fixed = [
             ("socket.path", socket.path != self.socket.path),
             ("socket.mode", socket.mode != self.socket.mode),
@@ -209,6 +218,13 @@ impl Settings {
             ("listen.tls", listen.tls != self.listen.tls),
             ("listen.max_connections", listen.max_connections != self.listen.max_connections),
             ("store.dir", store != self.store),
+            ("fleet.endpoints", fleet.as_ref().map(|new| &new.endpoints) != self.fleet.as_ref().map(|old| &old.endpoints)),
+            ("fleet.name", in_fleet.is_some_and(|(new, old)| new.name != old.name)),
+            ("fleet.host", in_fleet.is_some_and(|(new, old)| new.host != old.host)),
+            ("fleet.tls", in_fleet.is_some_and(|(new, old)| new.tls != old.tls)),
+            ("fleet.user", in_fleet.is_some_and(|(new, old)| new.user != old.user)),
+            ("fleet.password_file", in_fleet.is_some_and(|(new, old)| new.password_file != old.password_file)),
+            ("tunnel.address", tunnel != self.tunnel),
             ("filters.connections", filters.connections != self.filters.connections),
             ("log.format", log.format != self.log.format),
             ("metrics.listen", metrics != self.metrics),
@@ -234,6 +250,8 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         links,
         physical_networks,
         segments,
+        fleet,
+        tunnel,
         limits,
         filters,
         guest,
@@ -250,6 +268,8 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         links: links_as_used(links)?,
         physical_networks: physical_as_used(physical_networks)?,
         segments: segments_as_used(segments)?,
+        fleet: fleet_as_used(fleet)?,
+        tunnel: tunnel_as_used(tunnel)?,
         limits: limits_as_used(limits)?,
         filters: FilterSettings {
             default_group: filters.default_group.unwrap_or(false),
@@ -438,7 +458,8 @@ fn group(key: &'static str, written: Option<String>, default: &str) -> Result<St
     if right { Ok(name) } else { Err(bad(key, format!("\"{name}\""), format!("a group's name such as {default} is expected"))) }
 }
 
-fn is_domain(text: &str) -> bool {
+/// Whether a text is a name of a host or a domain (RFC 1123 §2.1).
+pub(super) fn is_domain(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -48,6 +48,15 @@ fn printed_settings_are_a_file_that_gives_the_same_settings() {
         [segments]
         vlan = ["100-199", "300"]
         vxlan = "4096-16777215"
+        [fleet]
+        endpoints = ["https://etcd-1.example", "https://[2001:db8::1]:12379"]
+        name = "rack-7"
+        host = "compute-1.example"
+        tls = { ca = "/ca", cert = "/c", key = "/k" }
+        user = "nicd"
+        password_file = "/p"
+        [tunnel]
+        address = "2001:db8::10"
         [limits]
         nics_per_server = 4
         requests = "off"
@@ -135,6 +144,30 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[segments]\nvlan = \"0-5\"", "segments.vlan", "0-5", "1 to 4094"),
         ("[segments]\nvlan = [\"5\", true]", "segments.vlan", "true", "100-199"),
         ("[segments]\nvxlan = \"1-16777216\"", "segments.vxlan", "1-16777216", "1 to 16777215"),
+        ("[fleet]\nendpoints = []", "fleet.endpoints", "[]", "1 to 16 addresses"),
+        ("[fleet]\nendpoints = [\"etcd-1:2379\"]", "fleet.endpoints", "etcd-1:2379", "http://192.0.2.10:2379"),
+        ("[fleet]\nendpoints = [\"http://a:0\"]", "fleet.endpoints", "http://a:0", "http://192.0.2.10:2379"),
+        ("[fleet]\nendpoints = [\"http://a/v3\"]", "fleet.endpoints", "http://a/v3", "http://192.0.2.10:2379"),
+        ("[fleet]\nendpoints = [\"http://x:y@a\"]", "fleet.endpoints", "an address with a user", "http://192.0.2.10:2379"),
+        ("[fleet]\nendpoints = [\"http://a\", \"http://a:2379\"]", "fleet.endpoints", "http://a:2379", "once"),
+        ("[fleet]\nname = \"x\"", "fleet.name", "x", "fleet.endpoints is expected"),
+        ("[fleet]\ntls = { ca = \"/a\" }", "fleet.tls", "{…}", "fleet.endpoints is expected"),
+        ("[fleet]\npassword_file = \"/p\"", "fleet.password_file", "/p", "fleet.endpoints is expected"),
+        ("[fleet]\nendpoints = [\"http://a\"]\nname = \"A b\"", "fleet.name", "\"A b\"", "a-z, 0-9"),
+        ("[fleet]\nendpoints = [\"http://a\"]\nname = \"\"", "fleet.name", "\"\"", "1 to 63"),
+        ("[fleet]\nendpoints = [\"http://a\"]\nhost = \"a_b\"", "fleet.host", "\"a_b\"", "compute-1.example"),
+        ("[fleet]\nendpoints = [\"http://a\"]\ntls = { ca = \"/a\" }", "fleet.endpoints", "http://a", "https://"),
+        ("[fleet]\nendpoints = [\"https://a\"]\ntls = { ca = \"a\" }", "fleet.tls.ca", "a", "absolute"),
+        ("[fleet]\nendpoints = [\"https://a\"]\ntls = { cert = \"/a\" }", "fleet.tls.cert", "/a", "fleet.tls.key is expected"),
+        ("[fleet]\nendpoints = [\"https://a\"]\ntls = { key = \"/a\" }", "fleet.tls.key", "/a", "fleet.tls.cert is expected"),
+        ("[fleet]\nendpoints = [\"http://a\"]\nuser = \"u\"", "fleet.user", "u", "fleet.password_file is expected"),
+        ("[fleet]\nendpoints = [\"http://a\"]\npassword_file = \"/p\"", "fleet.password_file", "/p", "fleet.user is expected"),
+        ("[fleet]\nendpoints = [\"http://a\"]\nuser = \"\"\npassword_file = \"/p\"", "fleet.user", "\"\"", "a user of etcd"),
+        ("[tunnel]\naddress = \"compute-1\"", "tunnel.address", "compute-1", "192.0.2.10"),
+        ("[tunnel]\naddress = \"127.0.0.1\"", "tunnel.address", "127.0.0.1", "other hosts reach"),
+        ("[tunnel]\naddress = \"::\"", "tunnel.address", "::", "other hosts reach"),
+        ("[tunnel]\naddress = \"239.0.0.1\"", "tunnel.address", "239.0.0.1", "other hosts reach"),
+        ("[tunnel]\naddress = \"255.255.255.255\"", "tunnel.address", "255.255.255.255", "other hosts reach"),
         ("[limits]\nnics_per_server = 0", "limits.nics_per_server", "0", "1 to 1023"),
         ("[limits]\nrequests = 5", "limits.requests", "5", "not built"),
         ("[metrics]\nlisten = \"0.0.0.0:9632\"", "metrics.listen", "0.0.0.0:9632", "loopback"),
@@ -289,18 +322,24 @@ fn the_reference_says_which_keys_need_a_restart_and_its_examples_are_right() {
     let mut restart = BTreeSet::new();
     for section in reference::SECTIONS {
         for key in section.keys {
-            // An address alone is refused: the keys beside it are needed.
-            let beside = if (section.name, key.name) == ("listen", "tls") { TLS_FILES } else { "" };
+            // Some are refused alone: the keys beside them are needed.
+            let (beside, before) = match (section.name, key.name) {
+                ("listen", "tls") => (TLS_FILES, TLS_FILES),
+                ("fleet", "endpoints") => ("", ""),
+                ("fleet", "user") => ("endpoints = [\"https://a\"]\npassword_file = \"/p\"", "endpoints = [\"https://a\"]"),
+                ("fleet", "password_file") => ("endpoints = [\"https://a\"]\nuser = \"u\"", "endpoints = [\"https://a\"]"),
+                ("fleet", _) => ("endpoints = [\"https://a\"]", "endpoints = [\"https://a\"]"),
+                _ => ("", ""),
+            };
             let changed = load(&format!("[{}]\n{} = {}\n{beside}", section.name, key.name, key.example)).unwrap();
-            let mut settings = load(&format!("[listen]\n{beside}")).unwrap();
-            if !settings.take_over(changed).is_empty() {
-                restart.insert(key.name);
-            }
-            assert_eq!(restart.contains(key.name), key.applies == reference::Applies::Restart, "{}.{}", section.name, key.name);
+            let mut settings = load(&format!("[{}]\n{before}", section.name)).unwrap();
+            let waiting = settings.take_over(changed);
+            let full = format!("{}.{}", section.name, key.name);
+            assert_eq!(waiting.contains(&full.as_str()), key.applies == reference::Applies::Restart, "{full}");
+            restart.extend(waiting);
         }
     }
-    // `max_connections` is a key of two sections.
-    assert_eq!(restart.len(), 13);
+    assert_eq!(restart.len(), 21);
 }
 
 #[test]
