@@ -348,7 +348,7 @@ fn policy(settings: &Settings) -> Policy {
         physical_networks: settings.physical_networks.clone(),
         vlans: settings.segments.vlan.clone(),
         vnis: settings.segments.vxlan.clone(),
-        tunnel: None,
+        tunnel: settings.tunnel.address,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,
