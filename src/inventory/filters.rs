@@ -1,6 +1,6 @@
 //! What a port may send, as its record says.
 
-use crate::model::{Network, Port};
+use crate::model::{Network, NetworkKind, Port};
 use crate::plan::filter::{Filter, Guard, Limit, Served};
 
 /// The filter of a port: with port security its own MAC, its fixed IPs, and what its allowed address pairs add.
@@ -20,7 +20,15 @@ pub fn filter(port: &Port, network: &Network, served: Option<Served>) -> Filter 
     let limit = port.limits.from_guest.filter(|limit| !limit.exact);
     let burst = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let limit = limit.map(|limit| Limit { rate: limit.bytes_per_second(), burst: burst(limit.burst_bytes()) });
-    Filter { guard, limit, isolated: port.isolated.unwrap_or(network.isolated), trunk: false, served, groups: None }
+    Filter {
+        guard,
+        limit,
+        isolated: port.isolated.unwrap_or(network.isolated),
+        trunk: false,
+        tunnelled: (network.kind == NetworkKind::Vxlan).then_some(port.mac),
+        served,
+        groups: None,
+    }
 }
 
 /// Whether a port may use another MAC than its own. The bridge has an entry for its own MAC alone, and the same MAC may be used by

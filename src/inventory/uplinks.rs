@@ -1,7 +1,9 @@
 //! Which networks are on which physical network and which VLANs they have there, and which numbers VXLAN networks have.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
 
 use crate::model::names::SegmentKind;
 use crate::model::segment::IdRanges;
@@ -184,7 +186,8 @@ impl Inventory {
     pub fn desired_segment(&self, network: &Network) -> Option<DesiredSegment> {
         if let (NetworkKind::Vxlan, Some(vni), None) = (network.kind, network.segmentation_id, &network.bridge) {
             let alias = names::segment_tag(SegmentKind::Vxlan, self.store_id, network.id);
-            return Some(DesiredSegment::Vxlan { vni, local: self.tunnel, index: 0, alias });
+            let suppress = !self.has_pairs(network.id);
+            return Some(DesiredSegment::Vxlan { vni, local: self.tunnel, suppress, index: 0, alias });
         }
         let physical = network.physical_network.clone()?;
         let vlan = network.vlan();
@@ -205,6 +208,18 @@ impl Inventory {
                 DesiredSegment::Vlan { uplink, tag: tag(vlan, qinq), index: 0, alias }
             }
         })
+    }
+
+    /// Whether a port here may use an address beside its fixed IPs, which it may take over from another one (VRRP).
+    fn has_pairs(&self, network: NetworkId) -> bool {
+        let first = IpNetwork::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        first.is_ok_and(|first| self.pairs.range((network, first)..).next().is_some_and(|((of, _), _)| *of == network))
+    }
+
+    /// Whether the bridge of a VXLAN network answers ARP and neighbour discovery, and is not to, or the other way round.
+    pub fn suppresses_wrongly(&self, network: NetworkId) -> bool {
+        let port = self.have.own_segment(SegmentKind::Vxlan, network).and_then(|device| device.bridge_port);
+        port.is_some_and(|port| port.suppresses == self.has_pairs(network))
     }
 
     /// The networks that a link leads to other hosts: as their VLAN or VXLAN device, as their uplink, or with the address of their tunnels.

@@ -915,11 +915,11 @@ impl World {
                 SegmentChange::RemoveAddress(address) => {
                     self.change(index, |link| link.foreign_addresses.retain(|other| other != address));
                 }
-                SegmentChange::TunnelPortFlags => self.change_port(index, |port| {
+                SegmentChange::TunnelPortFlags { suppress } => self.change_port(index, |port| {
                     *port = BridgePort {
                         learning: false,
                         unicast_flood: true,
-                        suppresses: true,
+                        suppresses: *suppress,
                         passes_link_local: true,
                         locked: false,
                         bpdu_guard: false,

@@ -27,7 +27,7 @@ pub(super) fn set(
     let altname = names::segment_altname(kind, network);
     let target = Target::Altname(&altname);
     let (mut link, mut host_ip_off, mut addresses, mut switch, mut master) = (Vec::new(), false, Vec::new(), None, None);
-    let (mut learning_off, mut flags) = (false, false);
+    let (mut learning_off, mut flags) = (false, None);
     for change in changes {
         match change {
             SegmentChange::Mtu(mtu) => link.push(LinkAttribute::Mtu(*mtu)),
@@ -39,7 +39,7 @@ pub(super) fn set(
             }
             SegmentChange::HostIpOff => host_ip_off = true,
             SegmentChange::RemoveAddress(address) => addresses.push(*address),
-            SegmentChange::TunnelPortFlags => flags = true,
+            SegmentChange::TunnelPortFlags { suppress } => flags = Some(*suppress),
             SegmentChange::Switch(to) => switch = Some(*to),
         }
     }
@@ -63,9 +63,9 @@ pub(super) fn set(
     // The kernel goes on after a refused message, and a device that is in no bridge is not to be up.
     send_all(netlink, batch).map_err(|failure| links::explained(netlink, failure, master))?;
     let mut batch = Batch::default();
-    if flags {
-        let port =
-            tunnel_port_flags().fold(target.name(LinkBridgePort::new(0)), LinkMessageBuilder::<LinkBridgePort>::append_info_data);
+    if let Some(suppress) = flags {
+        let port = tunnel_port_flags(suppress)
+            .fold(target.name(LinkBridgePort::new(0)), LinkMessageBuilder::<LinkBridgePort>::append_info_data);
         batch.add(Request::PortFlags, 0, RouteNetlinkMessage::NewLink(port.build()));
     }
     if let Some(switch) = switch {
@@ -74,12 +74,12 @@ pub(super) fn set(
     send_all(netlink, batch)
 }
 
-/// The flags of a bridge's port that leads to tunnels.
-fn tunnel_port_flags() -> impl Iterator<Item = InfoBridgePort> {
+/// The flags of a bridge's port that leads to tunnels, whose ARP and neighbour discovery the bridge answers or not.
+fn tunnel_port_flags(suppress: bool) -> impl Iterator<Item = InfoBridgePort> {
     let own = [
         InfoBridgePort::Learning(false),
         InfoBridgePort::UnicastFlood(true),
-        InfoBridgePort::NeighSupress(true),
+        InfoBridgePort::NeighSupress(suppress),
         InfoBridgePort::Locked(false),
         InfoBridgePort::Guard(false),
         InfoBridgePort::GroupFwdMask(PASS_LINK_LOCAL),

@@ -16,9 +16,13 @@ pub const MAX_NAME: usize = 15;
 /// from here on shows that its creator chose it.
 pub const FIRST_INDEX: u32 = 0x0100_0000;
 
-/// The lowest index that nicd chooses for the device that leads a network to other hosts. It is below [`FIRST_INDEX`]: what comes by a device
-/// from there on is dropped unless it has elements in the filters, and other hosts have none.
+/// The lowest index that nicd chooses for the VLAN device of a network. It is below [`FIRST_INDEX`]: what comes by a device
+/// from there on is dropped unless it has elements in the filters, and the physical network has none.
 pub const FIRST_SEGMENT_INDEX: u32 = FIRST_INDEX / 2;
+
+/// The lowest index that nicd chooses for the VXLAN device of a network. The filters know a frame from a tunnel by the range from here to
+/// [`FIRST_SEGMENT_INDEX`].
+pub const FIRST_TUNNEL_INDEX: u32 = FIRST_SEGMENT_INDEX / 2;
 
 /// How many device names a port's UUID yields before the choice wraps.
 pub const NAME_CHOICES: usize = 3;
@@ -145,6 +149,14 @@ pub enum SegmentKind {
 impl SegmentKind {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::Vlan, Self::Vxlan];
+
+    /// The lowest index that nicd chooses for such a device.
+    pub fn first_index(self) -> u32 {
+        match self {
+            Self::Vlan => FIRST_SEGMENT_INDEX,
+            Self::Vxlan => FIRST_TUNNEL_INDEX,
+        }
+    }
 
     fn word(self) -> &'static str {
         match self {

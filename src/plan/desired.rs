@@ -121,6 +121,9 @@ pub enum DesiredSegment {
         vni: u32,
         /// The tunnel address of this host; none where it has none.
         local: Option<IpAddr>,
+        /// Whether the bridge answers ARP and neighbour discovery for ports on other hosts. It then sends no gratuitous ARP to them, and
+        /// no unsolicited advertisement, by which guests tell that an address has moved.
+        suppress: bool,
         /// The index for the device, should it have to be made.
         index: u32,
         /// The alias that tags it: the store's id and the network's.

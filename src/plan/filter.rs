@@ -137,6 +137,9 @@ pub struct Filter {
     /// Whether its NIC carries further ports' frames, so that one with a tag that no VLAN device has taken is dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trunk: bool,
+    /// Its own MAC, which no frame from a tunnel has; of a port on a VXLAN network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnelled: Option<Mac>,
     /// Which of its requests go to the responder, and no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<Served>,
@@ -196,9 +199,9 @@ pub struct Limit {
 }
 
 impl Filter {
-    /// Whether it lets everything pass that is not for the responder.
+    /// Whether it lets everything pass that is not for the responder, from the guest and to it.
     pub fn is_open(&self) -> bool {
-        Self { served: None, ..self.clone() } == Self::default()
+        Self { served: None, tunnelled: None, ..self.clone() } == Self::default()
     }
 }
 
@@ -226,6 +229,9 @@ impl fmt::Display for Filter {
         }
         if self.trunk {
             f.write_str(", no frames with a tag that no subport has")?;
+        }
+        if let Some(mac) = self.tunnelled {
+            write!(f, ", no frame from {mac} out of a tunnel")?;
         }
         if self.groups.is_some() {
             f.write_str(", what its security groups allow")?;

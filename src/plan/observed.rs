@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::filter::DeviceFilter;
 use crate::model::names::SegmentKind;
-use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX, NAME_CHOICES};
+use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
@@ -333,10 +333,10 @@ pub struct BridgePort {
 }
 
 impl BridgePort {
-    /// Whether its flags are those of a port that leads to tunnels.
-    pub fn leads_to_tunnels(&self) -> bool {
-        let off = self.learning || self.locked || self.bpdu_guard || self.altered || self.held;
-        self.unicast_flood && self.suppresses && self.passes_link_local && !off
+    /// Whether its flags are those of a port that leads to tunnels, whose ARP and neighbour discovery the bridge answers or not.
+    pub fn leads_to_tunnels(&self, suppresses: bool) -> bool {
+        let off = self.learning || self.locked || self.bpdu_guard || self.altered;
+        self.unicast_flood && self.suppresses == suppresses && self.passes_link_local && !off
     }
 }
 
@@ -544,8 +544,8 @@ impl LinkState {
             Kind::Bridge => (0..NAME_CHOICES).any(|choice| names::network_bridge(NetworkId(mark), choice).as_str() == self.name),
             _ => true,
         };
-        let leads = self.segment().is_some_and(|(kind, _)| self.kind == kind.into());
-        self.index >= FIRST_INDEX && self.marks().any(named) || self.index >= FIRST_SEGMENT_INDEX && leads
+        let leads = self.segment().is_some_and(|(kind, _)| self.kind == kind.into() && self.index >= kind.first_index());
+        leads || self.index >= FIRST_INDEX && self.marks().any(named)
     }
 }
 

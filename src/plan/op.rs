@@ -539,9 +539,12 @@ pub enum SegmentChange {
     HostIpOff,
     /// Takes an address off it.
     RemoveAddress(Address),
-    /// Sets its flags as a bridge's port to those of one that leads to tunnels: the bridge learns nothing from it, answers ARP and
-    /// neighbour discovery itself that it would else send to it, and delivers nothing from it to the host.
-    TunnelPortFlags,
+    /// Sets its flags as a bridge's port to those of one that leads to tunnels: the bridge learns nothing from it, delivers nothing from it
+    /// to the host, and answers ARP and neighbour discovery itself that it would else send to it, or does not.
+    TunnelPortFlags {
+        /// Whether it answers them itself.
+        suppress: bool,
+    },
     /// Sets it up or down.
     Switch(Switch),
 }

@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
                 SegmentChange::HostIpOff
                 | SegmentChange::RemoveAddress(_)
                 | SegmentChange::LearningOff
-                | SegmentChange::TunnelPortFlags => None,
+                | SegmentChange::TunnelPortFlags { .. } => None,
             };
             let undo = Op::SetSegment { network, kind, changes: changes.iter().filter_map(undo).collect() };
             self.step(Op::SetSegment { network, kind, changes }, Some(undo));
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
                 let name = self.new_segment(kind, network, *index)?;
                 Op::CreateVlan { network, index: *index, name, parent, tag: *tag, mtu, alias: alias.clone() }
             }
-            DesiredSegment::Vxlan { vni, local: Some(local), index, alias } => {
+            DesiredSegment::Vxlan { vni, local: Some(local), index, alias, .. } => {
                 let name = self.new_segment(kind, network, *index)?;
                 Op::CreateVxlan { network, index: *index, name, vni: *vni, local: *local, mtu, alias: alias.clone() }
             }

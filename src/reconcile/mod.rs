@@ -89,7 +89,7 @@ use crate::kernel::exec::StepTime;
 use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
-use crate::model::names::{FIRST_INDEX, FIRST_SEGMENT_INDEX};
+use crate::model::names::{FIRST_INDEX, SegmentKind};
 use crate::model::{IdRanges, JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId};
 use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
@@ -293,8 +293,8 @@ impl Reconciler {
     }
 
     /// An unused ifindex for a device that leads a network to other hosts.
-    fn fresh_segment_index(&self) -> u32 {
-        FIRST_SEGMENT_INDEX | (self.fresh_index() % FIRST_SEGMENT_INDEX)
+    fn fresh_segment_index(&self, kind: SegmentKind) -> u32 {
+        kind.first_index() | (self.fresh_index() % kind.first_index())
     }
 
     /// Takes claims, and waits for operations that have one of them. `take` gives all of them, or says why there are none.

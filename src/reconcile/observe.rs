@@ -227,6 +227,11 @@ impl Reconciler {
         if entry.claim.taken() {
             return;
         }
+        let network = entry.record.network_id;
+        if state.suppresses_wrongly(network) {
+            self.evaluate_bridge(state, network);
+        }
+        let Some(entry) = state.ports.get(&port) else { return };
         if entry.phase == Phase::Error {
             self.keep_exposed_down(state, port);
         }

@@ -78,8 +78,9 @@ impl Reconciler {
     /// Draws an index for the device that leads a network to other hosts, where that is to be made.
     fn number_segment(&self, bridge: &mut DesiredBridge, state: &Inventory) {
         let is_made = Segment::find(bridge, &state.have).is_some_and(|way| way.device.is_none() || way.is_replaced());
-        if let Some(index) = bridge.segment.as_mut().filter(|_| is_made).and_then(DesiredSegment::index_mut) {
-            *index = self.fresh_segment_index();
+        let kind = bridge.segment.as_ref().filter(|_| is_made).and_then(DesiredSegment::kind);
+        if let Some((kind, index)) = kind.zip(bridge.segment.as_mut().and_then(DesiredSegment::index_mut)) {
+            *index = self.fresh_segment_index(kind);
         }
     }
 

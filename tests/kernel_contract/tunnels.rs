@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nicd::kernel::{Host, OpErrorKind};
 use nicd::model::Mac;
-use nicd::model::names::{self, FIRST_SEGMENT_INDEX, SegmentKind};
+use nicd::model::names::{self, FIRST_TUNNEL_INDEX, SegmentKind};
 use nicd::plan::{Entry, Kind, LinkState, Op, SegmentChange, Switch, VXLAN_PORT, VxlanSeen};
 
 use crate::host::*;
@@ -18,7 +18,7 @@ on_both!(
     entries_of_the_bridge_go_when_the_device_leaves_it,
 );
 
-const INDEX: u32 = FIRST_SEGMENT_INDEX + 9;
+const INDEX: u32 = FIRST_TUNNEL_INDEX + 9;
 const KIND: SegmentKind = SegmentKind::Vxlan;
 
 fn local() -> IpAddr {
@@ -36,7 +36,7 @@ fn set(changes: impl IntoIterator<Item = SegmentChange>) -> Op {
 }
 
 fn into_bridge() -> Op {
-    set([SegmentChange::Master(BRIDGE), SegmentChange::TunnelPortFlags, SegmentChange::Switch(Switch::Up)])
+    set([SegmentChange::Master(BRIDGE), SegmentChange::TunnelPortFlags { suppress: true }, SegmentChange::Switch(Switch::Up)])
 }
 
 fn entries(put: &[Entry], remove: &[Entry]) -> Op {
@@ -65,7 +65,9 @@ fn a_vxlan_device_is_made_down_and_leads_to_tunnels_in_its_bridge(fixture: &mut 
     fixture.twice(&into_bridge());
     let up = seen(fixture);
     assert!(up.up && up.lower_up && up.master == Some(BRIDGE) && up.foreign_addresses.is_empty(), "{up:?}");
-    assert!(up.bridge_port.is_some_and(|port| port.leads_to_tunnels() && port.forwarding), "{up:?}");
+    assert!(up.bridge_port.is_some_and(|port| port.leads_to_tunnels(true) && port.forwarding), "{up:?}");
+    fixture.twice(&set([SegmentChange::TunnelPortFlags { suppress: false }]));
+    assert!(seen(fixture).bridge_port.is_some_and(|port| port.leads_to_tunnels(false)));
     fixture.twice(&Op::DeleteSegment { network: network(), kind: KIND, store: STORE });
     assert_eq!(fixture.names(), BTreeSet::from([bridge_name()]));
 }
@@ -97,7 +99,7 @@ fn a_changed_vxlan_device_is_set_back(fixture: &mut Fixture<impl TestHost>) {
         SegmentChange::LearningOff,
         SegmentChange::Master(BRIDGE),
         SegmentChange::HostIpOff,
-        SegmentChange::TunnelPortFlags,
+        SegmentChange::TunnelPortFlags { suppress: true },
         SegmentChange::Switch(Switch::Up),
     ]));
     assert_eq!(seen(fixture), before);

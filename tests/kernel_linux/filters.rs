@@ -59,16 +59,18 @@ fn a_filter_is_set_changed_and_removed() {
         host.apply(&set(port, DEVICE, &filter));
         assert_eq!((elements("hosts4").len(), elements("nets4").len(), elements("nets6").len()), (1, 0, 0));
         assert!(elements("hosts4")[0].to_string().contains("192.0.2.6"));
-        let open = Filter { isolated: true, trunk: true, ..Filter::default() };
+        let tunnelled = Some(nicd::model::Mac([0xfa, 0x16, 0x3e, 1, 2, 3]));
+        let open = Filter { isolated: true, trunk: true, tunnelled, ..Filter::default() };
         host.apply(&set(port, DEVICE, &open));
         assert_eq!((elements("guarded").len(), elements("open").len(), elements("isolated").len()), (0, 1, 1));
-        assert_eq!(elements("trunks").len(), 1);
+        assert_eq!((elements("trunks").len(), elements("tunnelled").len()), (1, 1));
+        assert!(elements("tunnelled")[0].to_string().contains("fa:16:3e:01:02:03"));
         assert!(elements("macs").is_empty());
         // A new device of the port's has them instead of the old one.
         host.apply(&set(port, DEVICE + 1, &open));
-        assert_eq!(elements("open").len(), 1);
+        assert_eq!((elements("open").len(), elements("tunnelled").len()), (1, 1));
         host.apply(&Op::SetFilter { port, filter: None, before_device: true });
-        assert!(["open", "isolated", "trunks", "logged", "dropped_mac"].iter().all(|set| elements(set).is_empty()));
+        assert!(["open", "isolated", "trunks", "tunnelled", "logged", "dropped_mac"].iter().all(|set| elements(set).is_empty()));
     });
 }
 

@@ -433,7 +433,16 @@ impl NicSpec {
             ..Served::nothing(guest_mac(self.port))
         };
         let served = self.admin_up.then_some(served);
-        Filter { guard, limit, isolated: self.unknown_unicast, trunk: self.port.is_multiple_of(3), served, groups: None }
+        let tunnelled = self.unknown_unicast.then(|| guest_mac(self.port));
+        Filter {
+            guard,
+            limit,
+            isolated: self.unknown_unicast,
+            trunk: self.port.is_multiple_of(3),
+            tunnelled,
+            served,
+            groups: None,
+        }
     }
 
     fn want(self, index: u32) -> DesiredPort {

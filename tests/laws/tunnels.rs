@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nicd::kernel::Host;
 use nicd::kernel::fake::Fake;
 use nicd::model::Mac;
-use nicd::model::names::{self, FIRST_INDEX, FIRST_SEGMENT_INDEX, SegmentKind};
+use nicd::model::names::{self, FIRST_INDEX, FIRST_TUNNEL_INDEX, SegmentKind};
 use nicd::plan::{
     BridgeMade, Desired, DesiredBridge, DesiredOverlay, DesiredSegment, Entry, HostAddress, HostUse, Kind, Observed, Overlay,
     Plan, Reason, Remote, SeenEntries, Step, Strange, Unwanted, plan,
@@ -94,7 +94,7 @@ fn network() -> (Fake, DesiredBridge) {
         close: true,
     };
     let alias = names::segment_tag(SegmentKind::Vxlan, STORE, network);
-    let segment = DesiredSegment::Vxlan { vni: 7, local: Some(TUNNEL), index: FIRST_SEGMENT_INDEX + 1, alias };
+    let segment = DesiredSegment::Vxlan { vni: 7, local: Some(TUNNEL), suppress: true, index: FIRST_TUNNEL_INDEX + 1, alias };
     let bridge = DesiredBridge { network, made, segment: Some(segment) };
     let want = Desired { bridges: vec![bridge.clone()], ..Desired::default() };
     run(&fake, plan(Reason::Restart, &want, &observed(&fake)).expect("a plan")).expect("no faults");

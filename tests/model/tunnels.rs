@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nicd::kernel::fake::Fake;
-use nicd::model::action::{Action, NetworkChange, NewNetwork};
+use nicd::model::action::{Action, NetworkChange, NewNetwork, PortChange};
 use nicd::model::names::{self, SegmentKind};
-use nicd::model::{Mac, NetworkKind};
+use nicd::model::{AddressPair, Mac, NetworkKind};
 use nicd::plan::{Entry, HostAddress, HostUse, Kind, LinkState, Op, Overlay, Remote, Strange, VXLAN_PORT, VxlanSeen};
 use nicd::service::{Error, NetworkView, Reply};
 
@@ -131,8 +131,13 @@ fn a_vxlan_network_leads_to_other_hosts_and_heals() {
         (seen.vxlan, seen.mtu, seen.up, seen.master),
         (Some(settings), 1450, true, scene.fake.device(port).unwrap().master)
     );
-    assert!(seen.name.starts_with("nvx") && seen.index < names::FIRST_INDEX && !seen.v6_autoconf, "{seen:?}");
-    assert!(seen.bridge_port.is_some_and(|port| port.leads_to_tunnels()), "{seen:?}");
+    assert!(
+        seen.name.starts_with("nvx")
+            && (names::FIRST_TUNNEL_INDEX..names::FIRST_SEGMENT_INDEX).contains(&seen.index)
+            && !seen.v6_autoconf,
+        "{seen:?}"
+    );
+    assert!(seen.bridge_port.is_some_and(|port| port.leads_to_tunnels(true)), "{seen:?}");
 
     // By others' hands: the entries, and the device.
     let (foreign, strange) = (
@@ -157,7 +162,7 @@ fn a_vxlan_network_leads_to_other_hosts_and_heals() {
         expect_entries(&mut scene, &told);
     }
     scene.fake.meddle(&name, |link| link.bridge_port.as_mut().unwrap().suppresses = false);
-    expect_device(&mut scene, |device| device.bridge_port.is_some_and(|port| port.leads_to_tunnels()));
+    expect_device(&mut scene, |device| device.bridge_port.is_some_and(|port| port.leads_to_tunnels(true)));
     scene.fake.meddle(&name, |link| link.master = None);
     expect_device(&mut scene, |device| device.master.is_some());
     expect_entries(&mut scene, &told);
@@ -245,6 +250,23 @@ fn a_restart_without_the_fleet_leaves_all_entries_and_with_it_changes_nothing() 
     scene.perform(Action::DeleteNetwork(network_id(0))).unwrap();
     assert_eq!(device(&scene), None);
     assert_eq!(create(&scene, 0, None, None).unwrap().network.segmentation_id, Some(5000), "its number is free again");
+    scene.stop();
+}
+
+#[test]
+fn what_guests_tell_of_addresses_passes_where_they_may_take_them_over() {
+    let mut scene = with_tunnel();
+    create(&scene, 0, Some(7), None).unwrap();
+    scene.perform(create_subnet(0, false)).unwrap();
+    let port = scene.attach(NETNS, on(0)).unwrap().port.id;
+    expect(&mut scene, port, None);
+    for pairs in [vec![AddressPair { ip: "10.0.0.5/32".parse().unwrap(), mac: None }], Vec::new()] {
+        let suppresses = pairs.is_empty();
+        let change = PortChange { address_pairs: Some(pairs), ..PortChange::default() };
+        scene.perform(Action::UpdatePort(port, change)).unwrap();
+        expect_device(&mut scene, |device| device.bridge_port.is_some_and(|port| port.leads_to_tunnels(suppresses)));
+        expect(&mut scene, port, None);
+    }
     scene.stop();
 }
 

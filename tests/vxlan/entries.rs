@@ -44,7 +44,8 @@ fn the_device_is_quiet_and_carries_what_the_network_has_room_for() {
         assert_eq!((&device["mtu"], &device["inet6_addr_gen_mode"]), (&json!(1450), &json!("none")));
         assert_eq!((&port["learning"], &port["neigh_suppress"], &port["flood"]), (&json!(false), &json!(true), &json!(true)));
         let index = device["ifindex"].as_u64().unwrap();
-        assert!(index < u64::from(nicd::model::names::FIRST_INDEX), "its frames are not taken for a guest's");
+        let range = nicd::model::names::FIRST_TUNNEL_INDEX..nicd::model::names::FIRST_SEGMENT_INDEX;
+        assert!(range.contains(&u32::try_from(index).unwrap()), "its frames are taken for a tunnel's");
         assert_eq!(first.guest.ip_json("link show dev eth0")[0]["mtu"], 1450);
         let neighbours = first.space.ip_json("neigh show nud permanent");
         let named: Vec<&Value> = neighbours.as_array().unwrap().iter().map(|one| &one["dst"]).collect();

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nicd::kernel::linux::Linux;
-use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewServer, SecondOnNetwork, WantedNic};
+use nicd::model::action::{Action, Attach, NewGuest, NewNetwork, NewServer, PortChange, SecondOnNetwork, WantedNic};
 use nicd::model::subnet::{Gateway, NewSubnet};
-use nicd::model::{NetworkId, NetworkKind, ServerId, SubnetId};
+use nicd::model::{AddressPair, NetworkId, NetworkKind, ServerId, SubnetId};
 use nicd::plan::facts::FactName;
 use nicd::plan::{Overlay, Remote};
 use nicd::service::{PortView, Reply, Service};
@@ -197,6 +197,16 @@ impl Host {
             Reply::Ports(ports) => ports[0].port.id,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Lets its guest use an address beside its own.
+    pub fn pair(&self, ip: &str) {
+        let pairs = vec![AddressPair { ip: ip.parse().unwrap(), mac: None }];
+        let change = PortChange { address_pairs: Some(pairs), ..PortChange::default() };
+        self.perform(Action::UpdatePort(self.port().port.id, change));
+        self.until("neigh_suppress", |host| {
+            host.device().is_some_and(|device| device["linkinfo"]["info_slave_data"]["neigh_suppress"] == false)
+        });
     }
 
     /// The guest's port.

@@ -83,6 +83,11 @@ fn frames_go_where_they_belong(underlay: Underlay) {
     assert_eq!(targets(&sent_by(&first, &nobody, &second, &sent)), [2, 3]);
     let known = packet(&first, third.port().port.mac);
     assert_eq!(targets(&sent_by(&first, &known, &second, &sent)), [3]);
+    // That an address has moved is told to other hosts where that may be.
+    let moved = request(own, own.1);
+    assert!(sent_by(&first, &moved, &second, &sent).is_empty());
+    first.pair("10.0.0.200/32");
+    assert_eq!(targets(&sent_by(&first, &moved, &second, &sent)), [2, 3]);
     // A port that has left is nobody known; a host that has left is sent nothing.
     let mac = third.port().port.mac;
     first.fleet(move |fleet| fleet.reconciler().remove_remote(network(), mac));
@@ -108,4 +113,31 @@ fn frames_go_where_they_belong_over_ipv4() {
 #[test]
 fn frames_go_where_they_belong_over_ipv6() {
     in_netns(|| frames_go_where_they_belong(Underlay::V6));
+}
+
+#[test]
+fn no_guest_gets_a_frame_from_a_tunnel_in_the_name_of_a_port_here() {
+    in_netns(|| {
+        let [first, second, third] = three(Underlay::V4);
+        // The second host says so, whose own guest could not.
+        let device = second.device().unwrap()["ifname"].as_str().unwrap().to_owned();
+        let speaks = second.space.inside(move || Nic::of(&device)).unwrap();
+        let guests = [&first, &third].map(|host| (host, Nic::of_guest(&host.guest)));
+        let asked = |mac: Mac| request((mac, [10, 0, 0, 77].into()), [10, 0, 0, 78].into());
+        let [own, others, last] =
+            [first.port().port.mac, Mac([0xfa, 0x16, 0x3e, 9, 9, 9]), Mac([0xfa, 0x16, 0x3e, 9, 9, 10])].map(asked);
+        for frame in [&own, &others, &last] {
+            speaks.send(frame).unwrap();
+        }
+        for (host, nic) in guests {
+            let mut came = Vec::new();
+            while came.last() != Some(&last) {
+                came.extend(Some(nic.wait()).filter(|frame| [&own, &others, &last].contains(&frame)));
+            }
+            assert_eq!(came.contains(&own), host.number == 3, "host {}", host.number);
+            assert!(came.contains(&others));
+        }
+        // The port's own frames pass, and what is for it.
+        assert!(first.reaches(second.addresses()[0]) && second.reaches(first.addresses()[0]));
+    });
 }

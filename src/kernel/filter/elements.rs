@@ -26,6 +26,8 @@ pub(super) enum Set {
     Isolated,
     /// Devices of trunks.
     Trunks,
+    /// The MACs of ports on VXLAN networks.
+    Tunnelled,
     /// Devices whose guests may send so fast.
     Limits,
     /// Devices, of whose guests' DHCP requests so many are heard.
@@ -108,6 +110,7 @@ impl Set {
             Self::Closed,
             Self::Isolated,
             Self::Trunks,
+            Self::Tunnelled,
             Self::Limits,
             Self::Requests,
             Self::Logged,
@@ -131,6 +134,7 @@ impl Set {
             Self::Closed => "closed",
             Self::Isolated => "isolated",
             Self::Trunks => "trunks",
+            Self::Tunnelled => "tunnelled",
             Self::Limits => "rates",
             Self::Requests => "requests",
             Self::Logged => "logged",
@@ -171,7 +175,7 @@ impl Set {
         }
     }
 
-    /// Whether its elements are of one device, which their key begins with.
+    /// Whether its elements are of one device, which their key begins with, or their comment names.
     pub(super) fn is_by_device(self) -> bool {
         !matches!(self, Self::Zones | Self::Hosts | Self::Holders4 | Self::Holders6 | Self::Allowed(..))
     }
@@ -199,6 +203,7 @@ impl Set {
     /// The lengths of its keys' parts in octets.
     pub(super) fn parts(self) -> &'static [u32] {
         match self {
+            Self::Tunnelled => &[6],
             Self::Served | Self::Served6 | Self::Solicited | Self::Macs => &[4, 6],
             Self::Hosts4 | Self::Nets4 => &[4, 6, 4],
             Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
@@ -228,6 +233,14 @@ pub(super) struct Element {
 }
 
 impl Element {
+    /// The device that it is of; none where it is of several, or of none.
+    pub(super) fn device(&self) -> Option<u32> {
+        match self.does {
+            Does::IsOf(device) => Some(device),
+            _ => device(&self.key).filter(|_| self.set.is_by_device() && self.set != Set::Tunnelled),
+        }
+    }
+
     /// An element whose key is one and no interval.
     pub(super) fn new(set: Set, key: Vec<u8>, does: Does) -> Self {
         Self { set, key, end: None, does }
@@ -263,6 +276,8 @@ pub(super) enum Does {
     AsItsSet,
     /// It has a zone for its key.
     InZone(u16),
+    /// It names its device in its comment.
+    IsOf(u32),
     /// It names the zone of the device's network in its comment.
     IsIn(u16),
     /// It has a profile for its key.
@@ -303,6 +318,7 @@ pub(super) fn of(index: u32, port: PortId, filter: &Filter) -> Vec<Element> {
     if filter.trunk {
         all.push(device(Set::Trunks, Does::Nothing));
     }
+    all.extend(filter.tunnelled.map(|mac| Element::new(Set::Tunnelled, mac.0.to_vec(), Does::IsOf(index))));
     if let Some(InGroups { profile, zone, .. }) = filter.groups {
         all.push(device(Set::Members, Does::IsIn(zone)));
         all.push(device(Set::Grouped, Does::HasProfile(profile)));
@@ -427,6 +443,7 @@ pub(super) fn read_back(index: u32, elements: &[Element], bridges: &Bridges) -> 
             (Set::Open, Does::Names(named)) => port = Some(named),
             (Set::Isolated, _) => filter.isolated = true,
             (Set::Trunks, _) => filter.trunk = true,
+            (Set::Tunnelled, _) => filter.tunnelled = Some(Mac(*element.key.first_chunk()?)),
             (Set::Served | Set::Served6 | Set::Solicited, _) => {
                 let served = filter.served.get_or_insert(Served::nothing(mac(&element.key)?));
                 served.dhcp4 |= element.set == Set::Served;
@@ -492,6 +509,7 @@ pub(super) fn attributes(element: &Element, delete: bool) -> ListAttribute<SetEl
     }
     let comment = match element.does {
         Does::Names(port) => Some(format!("port {port}")),
+        Does::IsOf(device) => Some(format!("device {device}")),
         Does::IsIn(zone) => Some(format!("zone {zone}")),
         _ => None,
     };
@@ -512,6 +530,9 @@ pub(super) fn read(set: Set, element: &[u8]) -> Option<Element> {
         Set::Logged | Set::Requests => Does::AsItsSet,
         Set::Members => {
             find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(|data| commented(data, "zone ")).map_or(Does::Nothing, Does::IsIn)
+        }
+        Set::Tunnelled => {
+            find(element, 0, NFTA_SET_ELEM_USERDATA).and_then(|data| commented(data, "device ")).map_or(Does::Nothing, Does::IsOf)
         }
         Set::Grouped | Set::Zones | Set::Holders4 | Set::Holders6 => {
             Does::read(set, find(find(element, 0, NFTA_SET_ELEM_DATA)?, 0, NFTA_DATA_VALUE)?)?

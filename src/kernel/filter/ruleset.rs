@@ -10,7 +10,7 @@ use super::expression::{
     At, Expression, accept, compare, counter, device, drop, fragment_offset, goto, is, is_fragment, lack, load, log, lookup,
     mark_as, mask, out_device, overwrite, protocol, update,
 };
-use crate::model::names::FIRST_INDEX;
+use crate::model::names::{FIRST_INDEX, FIRST_TUNNEL_INDEX};
 use crate::plan::filter::Reason;
 
 /// The group of NFLOG that some of each port's dropped frames are logged to.
@@ -21,6 +21,9 @@ pub(super) const LOGGED: u32 = 96;
 
 /// An index of nicd's range has one of these bits: it is a power of two or more (`names::FIRST_INDEX`).
 const NICD: u32 = 0x7fff_ffff & !(FIRST_INDEX - 1);
+
+/// Of these bits an index of a VXLAN device has the lowest alone: its range ends at twice its beginning.
+const TUNNELS: u32 = 0x7fff_ffff & !(FIRST_TUNNEL_INDEX - 1);
 
 /// A chain and its rules.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +148,7 @@ fn from_guest() -> Vec<Rule> {
         vec![device(0), lookup("guarded"), goto("guard")],
         vec![device(0), lookup("open"), goto("unguarded")],
         rule([&nicds()], drop()),
+        rule([&from_tunnel(), &[load(ETHER_SOURCE, 6, 0), lookup("tunnelled")]], drop()),
     ]
 }
 
@@ -260,6 +264,11 @@ fn isolated() -> Vec<Rule> {
 /// It comes by a device with an index of nicd's range.
 pub(super) fn nicds() -> [Expression; 3] {
     [device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])]
+}
+
+/// It comes by a VXLAN device: one with an index of that range.
+fn from_tunnel() -> [Expression; 3] {
+    [device(0), mask(&TUNNELS.to_ne_bytes()), is(&FIRST_TUNNEL_INDEX.to_ne_bytes())]
 }
 
 fn guard() -> Vec<Rule> {

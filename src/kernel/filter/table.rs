@@ -136,7 +136,7 @@ impl Table {
         let of_groups = Set::of_groups().filter(|set| has_groups && is_whole && *set != Set::Connections);
         for set in Set::all().chain(of_groups) {
             for element in self.elements(set)? {
-                match elements::device(&element.key).filter(|_| set.is_by_device()) {
+                match element.device() {
                     Some(index) => found.devices.entry(index).or_default().push(element),
                     None => found.shared.push(element),
                 }
@@ -323,7 +323,10 @@ fn id(set: Set) -> u32 {
 }
 
 fn new_set(set: Set) -> SetMessage {
-    let padded = set.parts().iter().map(|part| part.next_multiple_of(4)).sum();
+    let padded = match set.parts() {
+        [one] => *one,
+        parts => parts.iter().map(|part| part.next_multiple_of(4)).sum(),
+    };
     let size = if set.parts().len() == 1 { DEVICES } else { ADDRESSES };
     let mut flags = SetFlags::empty();
     let mut description = vec![SetDescription::Size(size)];
@@ -396,6 +399,7 @@ fn key_type(set: Set) -> u32 {
         Set::Allowed(_, Family::V6, Sides::CarriedNets) => &[MARK, PROTOCOL, SERVICE, IP6],
         Set::Allowed(_, _, Sides::Profiles) => &[MARK, CLASS],
         Set::Allowed(_, _, Sides::CarriedProfiles) => &[MARK, CLASS, PROTOCOL, SERVICE],
+        Set::Tunnelled => &[ETHER],
         Set::Served | Set::Served6 | Set::Solicited | Set::Macs => &[INDEX, ETHER],
         Set::Hosts4 | Set::Nets4 => &[INDEX, ETHER, IP4],
         Set::Hosts6 | Set::Nets6 => &[INDEX, ETHER, IP6],

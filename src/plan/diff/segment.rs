@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::plan::desired::{BridgeMade, DesiredBridge, DesiredSegment, DesiredUplink};
-use crate::plan::observed::{BridgePort, Kind, LinkState, Observed, VXLAN_PORT, VlanProtocol, VlanTag, VxlanSeen};
+use crate::plan::observed::{Kind, LinkState, Observed, VXLAN_PORT, VlanProtocol, VlanTag, VxlanSeen};
 use crate::plan::op::{SegmentChange, Switch};
 
 use super::Bridge;
@@ -151,6 +151,14 @@ impl<'a> Segment<'a> {
         }
     }
 
+    /// Whether the bridge answers ARP and neighbour discovery for what is behind its VXLAN device; none where it has none.
+    fn suppress(&self) -> Option<bool> {
+        match self.want {
+            DesiredSegment::Vxlan { suppress, local: Some(_), .. } => Some(*suppress),
+            _ => None,
+        }
+    }
+
     /// Whether the device that is there leads elsewhere than wanted: a VLAN device on another link or with another tag, a VXLAN device with
     /// another number, port or address. A new one takes its place.
     pub fn is_replaced(&self) -> bool {
@@ -178,8 +186,8 @@ impl<'a> Segment<'a> {
         let is_tunnels = self.tunnels().is_some();
         changes.extend(device.vxlan.is_some_and(|seen| seen.learning).then_some(SegmentChange::LearningOff));
         let flags = device.bridge_port.filter(|_| device.master == Some(home));
-        let is_flagged = flags.as_ref().is_some_and(BridgePort::leads_to_tunnels);
-        changes.extend((is_tunnels && !is_flagged).then_some(SegmentChange::TunnelPortFlags));
+        let wrong = self.suppress().filter(|suppress| !flags.is_some_and(|flags| flags.leads_to_tunnels(*suppress)));
+        changes.extend(wrong.map(|suppress| SegmentChange::TunnelPortFlags { suppress }));
         // The kernel refuses it of a VLAN device while the uplink is down, and does it by itself when that is up.
         let is_held_down = !device.up && (is_tunnels || self.uplink.is_some_and(|uplink| uplink.up));
         changes.extend(is_held_down.then_some(SegmentChange::Switch(Switch::Up)));
@@ -189,7 +197,7 @@ impl<'a> Segment<'a> {
     /// What is set of a device that was just made, for a bridge with this index.
     pub(in crate::plan) fn first_changes(&self, home: u32) -> BTreeSet<SegmentChange> {
         let is_tunnels = self.tunnels().is_some();
-        let flags = is_tunnels.then_some(SegmentChange::TunnelPortFlags);
+        let flags = self.suppress().map(|suppress| SegmentChange::TunnelPortFlags { suppress });
         let up = (is_tunnels || self.uplink.is_some_and(|uplink| uplink.up)).then_some(SegmentChange::Switch(Switch::Up));
         [SegmentChange::Master(home)].into_iter().chain(flags).chain(up).collect()
     }
