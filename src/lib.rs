@@ -92,6 +92,14 @@
 //! everything, `service/gc` lists devices without a record. nicd deletes a device without a record only on a client's request: after
 //! an older store was restored, devices in use have no record either (`reconcile/rollback`).
 //!
+//! # Networks over tunnels
+//!
+//! A VXLAN network learns nothing from frames. What of it is on other hosts is desired state, an [`plan::Overlay`] of hosts and ports, which the
+//! inventory holds and shares with the watch. A change of it is compared with what the kernel was last seen to have, for its own entries alone,
+//! and is one plan with one [`plan::Op::SetEntries`] (`reconcile/overlays`); so a port that comes to another host costs the same whatever ports
+//! there are. All entries are looked at and compared after a start, when a VXLAN device was made, at a sweep, for a verification, and after an
+//! event that tells of an entry that nicd does not want. Until nicd was told what is on other hosts, it leaves what is there.
+//!
 //! # Modules
 //!
 //! Dependencies point down:

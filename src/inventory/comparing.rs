@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::plan::Entry;
+use crate::model::NetworkId;
+use crate::plan::{DesiredOverlay, Entry, Overlays, Unwanted};
 
 /// The entries of a network that are to be compared, and whether they are being compared.
 #[derive(Debug, Default)]
@@ -12,8 +13,9 @@ pub struct OverlayWork {
     pub pending: Pending,
     /// A task compares them.
     pub is_under_way: bool,
-    /// The tries that failed one after the other.
+    /// The tries that failed one after the other, and why the last one did.
     pub failures: u32,
+    pub refused: Option<String>,
     /// When all entries were last looked at, and how long that took.
     pub looked: Option<(Instant, Duration)>,
 }
@@ -44,6 +46,17 @@ impl Pending {
                 *self = Self::All;
             }
         }
+    }
+
+    /// What the entries of a network are to be, as far as they are to be compared; none where it is not known what is on other hosts.
+    pub fn desired(self, overlays: &Overlays, network: NetworkId) -> Option<DesiredOverlay> {
+        overlays.with(network, |overlay| match self {
+            Self::All => DesiredOverlay { network, entries: overlay.entries(), unwanted: Unwanted::Others },
+            Self::These(these) => {
+                let (entries, others) = these.into_iter().partition(|entry| overlay.wants(entry));
+                DesiredOverlay { network, entries, unwanted: Unwanted::These(others) }
+            }
+        })
     }
 
     /// Whether there are none.

@@ -26,7 +26,11 @@ impl Inventory {
     }
 
     /// Puts what is on other hosts in the place of all that was known of a network.
-    pub fn set_overlay(&mut self, network: NetworkId, overlay: Overlay) {
+    pub fn set_overlay(&mut self, network: NetworkId, mut overlay: Overlay) {
+        if !self.networks.contains_key(&network) {
+            return;
+        }
+        overlay.retain(|host| self.is_other_host(host), Remote::is_sound);
         self.overlays.set(network, Some(overlay));
         self.compare_all_entries(network);
     }
@@ -34,7 +38,9 @@ impl Inventory {
     /// Takes in that a host, by its tunnel address, has ports of a network: it is sent a copy of what is for all. As every change, it is of
     /// what was set before as a whole ([`Inventory::set_overlay`]); else it is nothing.
     pub fn put_peer(&mut self, network: NetworkId, host: IpAddr) {
-        self.change_overlay(network, |overlay| overlay.put_peer(host));
+        if self.is_other_host(host) {
+            self.change_overlay(network, |overlay| overlay.put_peer(host));
+        }
     }
 
     /// Takes in that a host has no ports of a network any more, or is lost. The ports that it had go along.
@@ -42,14 +48,25 @@ impl Inventory {
         self.change_overlay(network, |overlay| overlay.remove_peer(host));
     }
 
-    /// Takes in a port that is on another host, in the place of what was known of its MAC. A port of this host is never put.
+    /// Takes in a port that is on another host, in the place of what was known of its MAC. One that has come to this host is on no other any
+    /// more.
     pub fn put_remote(&mut self, network: NetworkId, mac: Mac, remote: Remote) {
-        self.change_overlay(network, |overlay| overlay.put_remote(mac, remote));
+        if self.is_other_host(remote.host) && Remote::is_sound(mac) {
+            self.change_overlay(network, |overlay| overlay.put_remote(mac, remote));
+        } else {
+            self.remove_remote(network, mac);
+        }
     }
 
     /// Takes in that the port with this MAC is on no other host any more.
     pub fn remove_remote(&mut self, network: NetworkId, mac: Mac) {
         self.change_overlay(network, |overlay| overlay.remove_remote(mac));
+    }
+
+    /// Whether tunnels of this host can lead to an address: it is another host's, of the same family.
+    fn is_other_host(&self, host: IpAddr) -> bool {
+        let is_one = !host.is_multicast() && !host.is_unspecified();
+        is_one && self.tunnel.is_some_and(|own| own != host && own.is_ipv4() == host.is_ipv4())
     }
 
     fn change_overlay(&mut self, network: NetworkId, change: impl FnOnce(&mut Overlay) -> BTreeSet<Entry>) {
@@ -76,17 +93,6 @@ impl Inventory {
     pub fn take_pending(&mut self, network: NetworkId) -> Pending {
         let entry = self.networks.get_mut(&network);
         entry.map(|entry| std::mem::take(&mut entry.overlay.pending)).unwrap_or_default()
-    }
-
-    /// What the entries of a network are to be, as far as they are to be compared; none where it is not known what is on other hosts.
-    pub fn desired_overlay(&self, network: NetworkId, pending: Pending) -> Option<DesiredOverlay> {
-        self.overlays.with(network, |overlay| match pending {
-            Pending::All => DesiredOverlay { network, entries: overlay.entries(), unwanted: Unwanted::Others },
-            Pending::These(these) => {
-                let (entries, others) = these.into_iter().partition(|entry| overlay.wants(entry));
-                DesiredOverlay { network, entries, unwanted: Unwanted::These(others) }
-            }
-        })
     }
 
     /// The hosts that a new VXLAN device sends copies to. Its other entries come after.

@@ -128,6 +128,13 @@ pub struct Remote {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+impl Remote {
+    /// Whether a port may have this MAC.
+    pub fn is_sound(mac: Mac) -> bool {
+        mac.for_guest().is_ok() && mac != Mac::NOBODY
+    }
+}
+
 /// What of one network is on other hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
@@ -147,6 +154,15 @@ impl Overlay {
             overlay.put_remote(mac, remote);
         }
         overlay
+    }
+
+    /// Keeps only these hosts, with ports that have such a MAC.
+    pub fn retain(&mut self, keeps_host: impl Fn(IpAddr) -> bool, keeps_port: impl Fn(Mac) -> bool) {
+        let hosts = self.peers.iter().chain(self.of_host.keys()).copied();
+        let others: BTreeSet<IpAddr> = hosts.filter(|host| !keeps_host(*host)).collect();
+        others.into_iter().for_each(|host| drop(self.remove_peer(host)));
+        let ports: Vec<Mac> = self.remotes.keys().copied().filter(|mac| !keeps_port(*mac)).collect();
+        ports.into_iter().for_each(|mac| drop(self.remove_remote(mac)));
     }
 
     /// The hosts that have ports of the network, by their tunnel addresses.
@@ -172,6 +188,8 @@ impl Overlay {
     /// Takes in a port on another host, in the place of what was known of its MAC. Returns the entries that this is about.
     pub fn put_remote(&mut self, mac: Mac, remote: Remote) -> BTreeSet<Entry> {
         let mut about = self.remove_remote(mac);
+        let mut remote = remote;
+        remote.addresses.retain(|ip| !ip.is_multicast() && !ip.is_unspecified());
         for ip in &remote.addresses {
             // Of two ports with one address, as while it moves, the first by MAC counts.
             about.extend(self.neighbour(*ip));

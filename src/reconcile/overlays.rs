@@ -98,6 +98,11 @@ impl Reconciler {
                 let Some(entry) = state.networks.get_mut(&network) else { return };
                 let failures = if compared.is_ok() { 0 } else { entry.overlay.failures + 1 };
                 entry.overlay.failures = failures;
+                // One that fails once may have met a device that was being made anew.
+                let refused = compared.as_ref().err().filter(|_| failures > 1).map(ToString::to_string);
+                if std::mem::replace(&mut entry.overlay.refused, refused.clone()).is_some() != refused.is_some() {
+                    self.publish_health(&state);
+                }
                 compared.err().map(|error| {
                     // Said once of a row.
                     if failures == 1 {
@@ -120,10 +125,12 @@ impl Reconciler {
             self.rest_from_looks(network).await;
             self.look_at_entries(network).await?;
         }
+        // Of all entries this takes its time, and others have the state meanwhile. What changes from here on waits for the next turn.
+        let overlays = self.lock().overlays.clone();
+        let overlays = pending.desired(&overlays, network).into_iter().collect();
         let (plan, device) = {
             let state = self.lock();
             let Some(device) = state.have.own_segment(SegmentKind::Vxlan, network).map(|link| link.index) else { return Ok(()) };
-            let overlays = state.desired_overlay(network, pending).into_iter().collect();
             (plan(Reason::Drift, &Desired { overlays, ..Desired::default() }, &state.have)?, device)
         };
         if plan.steps.is_empty() {

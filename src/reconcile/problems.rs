@@ -102,6 +102,7 @@ problems! {
     UplinkDown = "uplink_down",
     UplinkUnusable = "uplink_unusable",
     NotOnUplink = "not_on_uplink",
+    EntriesRefused = "entries_refused",
     ForwardFiltered = "forward_filtered",
     PortInError = "port_in_error",
     DeviceWithoutRecord = "device_without_record",
@@ -344,6 +345,16 @@ impl Problem {
                         _ => "nicd makes the device again; where this lasts its log says what the kernel refuses",
                     };
                     Finding::new(format!("the ports of network {network} are DOWN: {detail}"), remedy)
+                });
+            }
+            Self::EntriesRefused => {
+                let networks = state.on_tunnels().filter_map(|network| Some((network, state.networks.get(&network)?)));
+                let refused = networks.filter_map(|(network, entry)| Some((network, entry.overlay.refused.as_ref()?)));
+                into.add(self, one(refused), |(network, why)| {
+                    Finding::new(
+                        format!("what leads network {network} to ports on other hosts could not be set: {why}"),
+                        "nicd tries again by itself; where this lasts the kernel says why, and nicctl verify what is missing",
+                    )
                 });
             }
             Self::Vlan => into.add(self, one(state.have.deaf()), |(device, bridge)| {

@@ -105,8 +105,9 @@ impl Service {
                 found.deviations.push(Deviation::new("entries_unreadable", object, "entries that lead to other hosts", error));
                 continue;
             }
+            let overlays = self.reconciler.lock().overlays.clone();
+            let want = Pending::All.desired(&overlays, network);
             let mut state = self.reconciler.lock();
-            let want = state.desired_overlay(network, Pending::All);
             let differs = want.map(|want| verify::of_overlay(&want, &state.have)).unwrap_or_default();
             if !differs.is_empty() {
                 self.reconciler.compare_all_entries(&mut state, network);

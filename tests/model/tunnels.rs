@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use nicd::kernel::fake::Fake;
+use nicd::kernel::OpErrorKind;
+use nicd::kernel::fake::{Fake, Fault};
 use nicd::model::action::{Action, NetworkChange, NewNetwork, PortChange};
 use nicd::model::names::{self, SegmentKind};
 use nicd::model::{AddressPair, Mac, NetworkKind};
@@ -345,5 +346,51 @@ fn what_no_vxlan_network_can_have_is_refused() {
     scene.daemon().drain();
     configure_with(&scene, &[], Some(v6));
     assert_eq!(create(&scene, 3, Some(9), None).unwrap().network.mtu, 1430);
+    scene.stop();
+}
+
+#[test]
+fn what_tunnels_cannot_lead_to_is_left_out() {
+    let mut scene = with_tunnel();
+    create(&scene, 0, Some(7), None).unwrap();
+    scene.perform(create_subnet(0, false)).unwrap();
+    let v6: IpAddr = "2001:db8:f::2".parse().unwrap();
+    let (mut told, right) = (overlay(&[1, 2], &[(1, 10), (2, 20)]), overlay(&[2], &[(2, 20)]));
+    told.put_peer(v6);
+    told.put_remote(mac(30), Remote { host: v6, addresses: BTreeSet::new() });
+    told.put_remote(Mac([1, 0, 0x5e, 0, 0, 1]), Remote { host: host(2), addresses: BTreeSet::new() });
+    set_overlay(&scene, &told);
+    let port = scene.attach(NETNS, on(0)).unwrap().port.id;
+    expect(&mut scene, port, None);
+    expect_entries(&mut scene, &right);
+    // A port that comes here is on no other host any more.
+    let service = scene.service();
+    let (mac, mut remote) = remote(2, 20);
+    remote.host = TUNNEL;
+    scene.daemon().run(async { service.reconciler().put_remote(network_id(0), mac, remote) });
+    expect_entries(&mut scene, &overlay(&[2], &[]));
+    scene.stop();
+}
+
+#[test]
+fn entries_that_the_kernel_refuses_are_told_and_tried_again() {
+    let mut scene = with_tunnel();
+    create(&scene, 0, Some(7), None).unwrap();
+    scene.perform(create_subnet(0, false)).unwrap();
+    set_overlay(&scene, &overlay(&[], &[]));
+    let port = scene.attach(NETNS, on(0)).unwrap().port.id;
+    expect(&mut scene, port, None);
+    scene.fake.set_faults(|op| match op {
+        Op::SetEntries { .. } => Fault::Refuse(OpErrorKind::Other),
+        _ => Fault::None,
+    });
+    let told = overlay(&[2], &[(2, 20)]);
+    set_overlay(&scene, &told);
+    let service = scene.service();
+    let is_told = || service.health().problems.iter().any(|problem| problem.reason == "entries_refused");
+    comes_to(&mut scene, || is_told().then_some(()).ok_or_else(|| format!("{:?}", service.health())));
+    scene.fake.clear_faults();
+    expect_entries(&mut scene, &told);
+    comes_to(&mut scene, || (!is_told()).then_some(()).ok_or_else(|| format!("{:?}", service.health())));
     scene.stop();
 }
