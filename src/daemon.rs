@@ -35,7 +35,9 @@ use crate::api::socket::{Listening, SocketError, SocketFiles, Sockets};
 use crate::config::{ConfigError, Settings};
 use crate::dbus::Bus;
 use crate::exit::Exit;
-use crate::fleet::etcd;
+use crate::fleet::agent::Fleet;
+use crate::fleet::etcd::{self, Etcd};
+use crate::fleet::member::MemberError;
 use crate::kernel::linux::Linux;
 use crate::kernel::{Host, Kernel, OpError, OpErrorKind, handle};
 use crate::notify::{Notifier, RecipientSettings};
@@ -115,6 +117,9 @@ pub enum DaemonError {
     /// A socket's file is lost, and only systemd can create it again.
     #[error("no client gets to {}: its file is gone, or another is in its place; systemctl restart nicd.socket makes it anew", .0.display())]
     Unreachable(PathBuf),
+    /// This host cannot be one of its fleet.
+    #[error(transparent)]
+    Fleet(MemberError),
     /// A permanent task has ended, which is a bug: the daemon would no longer follow the kernel.
     #[error("the reconcile loop has ended by itself")]
     Ended,
@@ -142,7 +147,7 @@ impl DaemonError {
             {
                 Exit::Permission
             }
-            Self::Config(_) => Exit::Config,
+            Self::Config(_) | Self::Fleet(_) => Exit::Config,
             Self::Address { .. } => Exit::Unavailable,
             Self::Groups(_) | Self::Kernel(_) | Self::Runtime(_) | Self::Listener(_) | Self::Ended => Exit::Internal,
         }
@@ -152,9 +157,8 @@ impl DaemonError {
 /// Checks what the configuration names: reads the files of TLS.
 ///
 /// # Errors
-/// A file cannot be used, or what is set is not built.
+/// A file cannot be used.
 pub fn check(settings: &Settings) -> Result<Option<Tls>, ConfigError> {
-    settings.refuse_fleet()?;
     settings.fleet.as_ref().map(etcd::check_files).transpose()?;
     settings.listen.served().as_ref().map(Tls::read).transpose()
 }
@@ -269,10 +273,15 @@ pub async fn serve<K: Kernel + Clone>(
     let at = Instant::now();
     let links = kernel.open()?.dump_links()?;
     let (handle, threads) = handle::start(kernel)?;
+    let fleet = in_fleet(settings, &loaded);
     let service = Service::new(policy(settings), (store.clone(), loaded), handle.clone(), links, at);
     let failed = |source| DaemonError::Store { dir: settings.store.dir.display().to_string(), source };
     service.reconciler().begin().await.map_err(failed)?;
     tokio::spawn(Arc::clone(&service).follow_jobs());
+    let mut member = fleet.map(|fleet| {
+        service.join(Arc::clone(&fleet));
+        tokio::spawn(fleet.run(Arc::clone(&service), signals.stop.clone()))
+    });
     let ended = CancellationToken::new();
     let pulse = Heartbeat::new(systemd::heartbeat_interval(), systemd::heartbeat());
     let mut following = tokio::spawn(Arc::clone(service.reconciler()).follow(noticed, pulse, ended.clone().cancelled_owned()));
@@ -310,6 +319,7 @@ pub async fn serve<K: Kernel + Clone>(
     let mut served = tokio::select! {
         served = server.serve(api::router(service.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
+        error = thrown_out(&mut member) => Err(DaemonError::Fleet(error)),
     };
     // Cancelled in any case, because the other tasks and threads wait for it.
     signals.stop.cancel();
@@ -317,6 +327,9 @@ pub async fn serve<K: Kernel + Clone>(
         served = Err(DaemonError::Unreachable(path));
     }
     tracing::info!("stopping");
+    if let Some(member) = member.filter(|member| !member.is_finished()) {
+        let _ = member.await;
+    }
     systemd::stopping();
     service.reconciler().stop(REST).await;
     ended.cancel();
@@ -348,13 +361,39 @@ fn policy(settings: &Settings) -> Policy {
         physical_networks: settings.physical_networks.clone(),
         vlans: settings.segments.vlan.clone(),
         vnis: settings.segments.vxlan.clone(),
-        tunnel: settings.tunnel.address,
+        // Hosts do not tell each other of their ports yet, without which a tunnel leads nowhere.
+        tunnel: None,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,
         sweep: Duration::from_secs(settings.links.sweep_s.into()),
         nics_per_server: settings.limits.nics_per_server,
-        host: nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned()),
+        host: host(settings),
+    }
+}
+
+/// This host's name: its own, or the one that it has in its fleet.
+fn host(settings: &Settings) -> String {
+    let own = || nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned());
+    settings.fleet.as_ref().and_then(|fleet| fleet.host.clone()).unwrap_or_else(own)
+}
+
+/// This host's part in its fleet, if it is to be in one.
+fn in_fleet(settings: &Settings, loaded: &Loaded) -> Option<Arc<Fleet<Etcd>>> {
+    let fleet = settings.fleet.as_ref()?;
+    let name = (fleet.name.as_str(), host(settings));
+    Some(Arc::new(Fleet::new(Etcd::new(fleet), name, loaded.store_id, settings.tunnel.address, loaded.registration)))
+}
+
+/// Waits until this host cannot be one of its fleet any more.
+async fn thrown_out(member: &mut Option<tokio::task::JoinHandle<Result<(), MemberError>>>) -> MemberError {
+    match member {
+        Some(member) => match member.await {
+            Ok(Err(error)) => error,
+            // It was told to stop, as all are.
+            Ok(Ok(())) | Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -103,7 +103,7 @@
 //! # Modules
 //!
 //! Dependencies point down:
-//! `main → daemon → {api, dbus, notify} → service → reconcile → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
+//! `main → daemon → {api, dbus, notify} → service → {reconcile, fleet} → {inventory, store, kernel, monitor} → {plan, lease, neighbours} → model`;
 //! `clock`, `events`, `failpoints`, `http`, `queue`, `rate_limit`, `sys`, `systemd`, `telemetry`, `threads`, `tls`, `uplink` and `config` are leaves.
 //! Inside `inventory`, `plan`, `reconcile` and `service` no two files use each other either.
 //!
@@ -124,7 +124,7 @@
 //! | [`api`] | HTTP: the sockets, the listener, which also serves TLS, one file per dialect, and `status`, the only file with status codes |
 //! | [`dbus`] | ports on the system bus: properties, signals, `OpenTap`; runs on its own thread |
 //! | [`notify`] | tells Nova and a webhook of ports, over TCP; runs on its own thread |
-//! | [`fleet`] | what hosts share: the client of etcd |
+//! | [`fleet`] | what hosts share through etcd: its client, the register of hosts, claims |
 //! | [`http`] | what clients of HTTP servers share: connections over TCP and TLS, answers of bounded length, secrets in files |
 //! | [`events`] | the numbered event stream, its ring buffer, its readers |
 //! | [`rate_limit`] | limits how often an action runs that a guest or a client can trigger without end |

@@ -19,8 +19,8 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, FixedIp, GroupId, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
-    RateLimit, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
+    AddressPair, Epoch, FixedIp, GroupId, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
+    RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
 };
 use nicd::plan::groups::number;
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
@@ -88,7 +88,9 @@ fn records_survive_a_reopening() {
     let told = notices.iter().map(|one| Change::PutNotice(Box::new(one.clone()))).collect();
     opened.commit(told, Purpose::Growing).unwrap();
     opened.commit(vec![Change::ForgetNotice(notices[1].recipient(), notices[1].about())], Purpose::Freeing).unwrap();
-    let gone = vec![Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key), Change::ReserveEvents(77)];
+    let registration = Registration { created: 4, epoch: Epoch { number: 1, id: Uuid::from_u128(5) }, seen: 6 };
+    let noted = [Change::ReserveEvents(77), Change::NoteRegistration(registration)];
+    let gone = [Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key)].into_iter().chain(noted).collect();
     opened.commit(gone, Purpose::Freeing).unwrap();
     opened.close();
     let again = Opened::at(dir.path());
@@ -100,6 +102,7 @@ fn records_survive_a_reopening() {
         commit: 6,
         next_event: 77,
         lost: None,
+        registration: Some(registration),
         networks: vec![network()],
         subnets: vec![subnet()],
         servers: vec![server],

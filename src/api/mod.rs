@@ -16,6 +16,7 @@ mod extensions;
 mod fields;
 mod flavors;
 mod groups;
+mod hosts;
 mod idempotency;
 mod json;
 mod links;

@@ -28,6 +28,7 @@ pub(super) mod discovery;
 mod entry;
 pub(super) mod flavors;
 pub(super) mod groups;
+pub(super) mod hosts;
 mod lists;
 pub(super) mod maintenance;
 pub(super) mod networks;
@@ -120,6 +121,7 @@ fn components(kept: Kept) -> Components {
         trunks::schemas(),
         agent::schemas(),
         maintenance::schemas(),
+        hosts::schemas(),
     ];
     let builder = ComponentsBuilder::new().schemas_from_iter(schemas.into_iter().flatten());
     let builder = kept.0.into_iter().fold(builder, |builder, (name, refusal)| builder.response(name, refusal));

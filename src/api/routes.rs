@@ -11,8 +11,8 @@ use crate::service::{NetworkView, PortView, RuleView, TrunkView};
 
 use super::openapi::{self as document, Entry};
 use super::{
-    AppState, absent, agent, extensions, flavors, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream, trunks,
-    versions,
+    AppState, absent, agent, extensions, flavors, hosts, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream,
+    trunks, versions,
 };
 
 /// One method of one path.
@@ -182,7 +182,7 @@ pub(super) fn network_paths() -> BTreeSet<&'static str> {
 }
 
 fn own() -> Vec<Route> {
-    use document::{agent as page, maintenance as maintenance_page};
+    use document::{agent as page, hosts as hosts_page, maintenance as maintenance_page};
     vec![
         get("/servers", agent::servers, page::servers),
         get("/servers/{id}", agent::server, page::server),
@@ -196,6 +196,10 @@ fn own() -> Vec<Route> {
         post("/plan", maintenance::plan, maintenance_page::plan),
         get("/verify", maintenance::verify, maintenance_page::verify),
         post("/gc", maintenance::gc, maintenance_page::gc),
+        get("/hosts", hosts::list, hosts_page::all),
+        get("/hosts/{name}", hosts::show, hosts_page::show),
+        delete("/hosts/{name}", hosts::forget, hosts_page::forget),
+        get("/fleet", hosts::fleet, hosts_page::fleet),
         get("/metrics", metrics::show, page::metrics),
         get("/openapi.json", document::serve, page::document),
     ]

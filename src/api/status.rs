@@ -70,6 +70,12 @@ pub enum RequestStep {
     Flavor,
     /// Looks up a job.
     Job,
+    /// Asks the fleet.
+    Fleet,
+    /// Looks up a host of the fleet.
+    FleetHost,
+    /// Takes a host out of the fleet.
+    ForgetHost,
     /// Looks up an extension.
     Extension,
     /// Looks up a subnet pool.
@@ -259,6 +265,9 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_extension", S::NOT_FOUND, "ExtensionNotFound", &[Extension]),
     row("no_such_subnetpool", S::NOT_FOUND, "SubnetPoolNotFound", &[SubnetPool]),
     row("no_such_job", S::NOT_FOUND, "JobNotFound", &[Job]),
+    row("no_such_host", S::NOT_FOUND, "HostNotFound", &[FleetHost]),
+    row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
+    row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Fleet]),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),
     row("port_is_trunk_parent", S::CONFLICT, "PortInUseAsTrunkParent", &[DropPort]),

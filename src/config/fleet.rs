@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::settings::{absolute, is_domain};
-use super::{ConfigError, Settings, Url, bad, file};
+use super::{ConfigError, Url, bad, file};
 
 /// The TCP port of an endpoint that names none: etcd's own for clients.
 const PORT: u16 = 2379;
@@ -67,23 +67,6 @@ pub struct TunnelSettings {
     /// The address of this host that others send tunnelled frames to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-}
-
-impl Settings {
-    /// Refuses what is of a fleet.
-    ///
-    /// # Errors
-    /// Something of it is set.
-    pub fn refuse_fleet(&self) -> Result<(), ConfigError> {
-        let refused = |key, value| Err(ConfigError::NotBuilt { key, value, what: "a fleet" });
-        match (&self.fleet, self.tunnel.address) {
-            (Some(fleet), _) => {
-                refused("fleet.endpoints", fleet.endpoints.iter().map(Url::to_string).collect::<Vec<_>>().join(", "))
-            }
-            (None, Some(address)) => refused("tunnel.address", address.to_string()),
-            (None, None) => Ok(()),
-        }
-    }
 }
 
 pub(super) fn fleet_as_used(written: file::Fleet) -> Result<Option<FleetSettings>, ConfigError> {
@@ -185,7 +168,7 @@ fn user_as_used(user: Option<String>, file: Option<PathBuf>) -> Result<(Option<S
     }
 }
 
-pub(super) fn tunnel_as_used(written: file::Tunnel) -> Result<TunnelSettings, ConfigError> {
+pub(super) fn tunnel_as_used(written: file::Tunnel, fleet: Option<&FleetSettings>) -> Result<TunnelSettings, ConfigError> {
     let read = |text: String| {
         let address: Option<IpAddr> = text.parse().ok();
         let right = address.filter(|ip| {
@@ -197,5 +180,9 @@ pub(super) fn tunnel_as_used(written: file::Tunnel) -> Result<TunnelSettings, Co
             bad("tunnel.address", &text, expected)
         })
     };
-    Ok(TunnelSettings { address: written.address.map(read).transpose()? })
+    let address = written.address.map(read).transpose()?;
+    match (address, fleet) {
+        (Some(alone), None) => Err(bad("tunnel.address", alone, "with it fleet.endpoints is expected")),
+        _ => Ok(TunnelSettings { address }),
+    }
 }

@@ -261,6 +261,7 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         nova,
         notify,
     } = written;
+    let fleet = fleet_as_used(fleet)?;
     Ok(Settings {
         socket: socket_as_used(socket)?,
         listen: listen_as_used(listen)?,
@@ -268,8 +269,8 @@ pub(super) fn as_used(written: file::File) -> Result<Settings, ConfigError> {
         links: links_as_used(links)?,
         physical_networks: physical_as_used(physical_networks)?,
         segments: segments_as_used(segments)?,
-        fleet: fleet_as_used(fleet)?,
-        tunnel: tunnel_as_used(tunnel)?,
+        tunnel: tunnel_as_used(tunnel, fleet.as_ref())?,
+        fleet,
         limits: limits_as_used(limits)?,
         filters: FilterSettings {
             default_group: filters.default_group.unwrap_or(false),

@@ -163,6 +163,7 @@ fn a_bad_value_is_refused_with_its_key_and_what_would_be_right() {
         ("[fleet]\nendpoints = [\"http://a\"]\nuser = \"u\"", "fleet.user", "u", "fleet.password_file is expected"),
         ("[fleet]\nendpoints = [\"http://a\"]\npassword_file = \"/p\"", "fleet.password_file", "/p", "fleet.user is expected"),
         ("[fleet]\nendpoints = [\"http://a\"]\nuser = \"\"\npassword_file = \"/p\"", "fleet.user", "\"\"", "a user of etcd"),
+        ("[tunnel]\naddress = \"192.0.2.1\"", "tunnel.address", "192.0.2.1", "fleet.endpoints"),
         ("[tunnel]\naddress = \"compute-1\"", "tunnel.address", "compute-1", "192.0.2.10"),
         ("[tunnel]\naddress = \"127.0.0.1\"", "tunnel.address", "127.0.0.1", "other hosts reach"),
         ("[tunnel]\naddress = \"::\"", "tunnel.address", "::", "other hosts reach"),
@@ -328,6 +329,7 @@ fn the_reference_says_which_keys_need_a_restart_and_its_examples_are_right() {
                 ("fleet", "endpoints") => ("", ""),
                 ("fleet", "user") => ("endpoints = [\"https://a\"]\npassword_file = \"/p\"", "endpoints = [\"https://a\"]"),
                 ("fleet", "password_file") => ("endpoints = [\"https://a\"]\nuser = \"u\"", "endpoints = [\"https://a\"]"),
+                ("tunnel", _) => ("[fleet]\nendpoints = [\"https://a\"]", "[fleet]\nendpoints = [\"https://a\"]"),
                 ("fleet", _) => ("endpoints = [\"https://a\"]", "endpoints = [\"https://a\"]"),
                 _ => ("", ""),
             };

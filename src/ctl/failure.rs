@@ -75,6 +75,9 @@ pub enum Failure {
     /// `status` shows problems.
     #[error("nicd is degraded; problems: {0}, each listed with its remedy")]
     Degraded(usize),
+    /// `fleet status` of a host that does not reach its fleet.
+    #[error("etcd is not reached")]
+    FleetUnreached,
     /// `doctor` cannot look at the host.
     #[error("this host cannot be looked at over netlink")]
     Host(#[source] io::Error),
@@ -122,7 +125,7 @@ impl Failure {
             Self::NamedTwice { .. } | Self::NoColumn { .. } | Self::NotLive | Self::NotAList => USAGE,
             Self::Remote(_) | Self::LocalOnly => USAGE,
             Self::Wait(_) | Self::Name(_) | Self::ServerExists { .. } | Self::HalfMade { .. } | Self::Deviations(_) => FAILED,
-            Self::PortLeft { .. } | Self::Degraded(_) => FAILED,
+            Self::PortLeft { .. } | Self::Degraded(_) | Self::FleetUnreached => FAILED,
             Self::Host(_) | Self::Findings(_) => FAILED,
             Self::Output(_) | Self::Runtime(_) => FAILED,
         }

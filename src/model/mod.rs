@@ -4,6 +4,7 @@
 //! written to the store as they stand here. Nothing here knows HTTP, netlink or SQL.
 
 pub mod action;
+pub mod claim;
 pub mod dhcp;
 pub mod drops;
 pub mod group;
@@ -25,6 +26,7 @@ pub mod server;
 pub mod subnet;
 pub mod trunk;
 
+pub use claim::{Claim, Epoch, Held, Registration};
 pub use dhcp::{ExtraOption, IpVersion};
 pub use drops::DropReason;
 pub use group::{Allows, Direction, Family, Group, Remote, Rule};

@@ -29,6 +29,8 @@ pub struct Conditions {
     pub socket_trouble: Option<Finding>,
     /// Certificates of `[listen]` that have ended, or end soon.
     pub certificates: Vec<Finding>,
+    /// Why the fleet is not reached.
+    pub fleet_trouble: Option<Finding>,
     /// The bus, which was there and is away.
     pub bus_trouble: Option<Finding>,
     /// Why Nova is not told of ports.

@@ -22,6 +22,15 @@ pub enum Error {
     /// What is known refuses it.
     #[error(transparent)]
     Inventory(#[from] inventory::Error),
+    /// The fleet has no host of that name.
+    #[error("there is no host '{0}' in the fleet")]
+    NoSuchHost(String),
+    /// Only a host that is gone can be forgotten: another one would go on with its addresses.
+    #[error("host '{0}' is alive; stop its nicd for good before it is forgotten")]
+    HostAlive(String),
+    /// Etcd does not answer, or not as it should.
+    #[error("the fleet cannot be reached: {0}")]
+    FleetUnreachable(String),
     /// No job with the id is kept.
     #[error("there is no job {}; jobs are kept for a day after their end", .0.0.simple())]
     NoSuchJob(JobId),
@@ -455,6 +464,7 @@ impl Error {
                 | Self::NotUndone { .. }
                 | Self::Store(_)
                 | Self::Busy(_)
+                | Self::FleetUnreachable(_)
                 | Self::Stopping
                 | Self::FiltersUnavailable(_)
                 | Self::ConntrackUnavailable(_)
@@ -468,6 +478,9 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Inventory(error) => error.reason(),
+            Self::NoSuchHost(_) => "no_such_host",
+            Self::HostAlive(_) => "host_alive",
+            Self::FleetUnreachable(_) => "fleet_unreachable",
             Self::NoSuchJob(_) => "no_such_job",
             Self::Segment(error) => error.reason(),
             Self::Uplink(error) => error.fault.reason(),

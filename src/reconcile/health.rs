@@ -100,6 +100,11 @@ impl Reconciler {
         self.note(|conditions| &mut conditions.certificates, findings);
     }
 
+    /// Notes why the fleet is not reached, or that it is, for health and events.
+    pub fn note_fleet(&self, trouble: Option<Finding>) {
+        self.note(|conditions| &mut conditions.fleet_trouble, trouble);
+    }
+
     /// Notes that the bus is away that was there, or that it is there again, for health and events.
     pub fn note_bus(&self, trouble: Option<Finding>) {
         self.note(|conditions| &mut conditions.bus_trouble, trouble);

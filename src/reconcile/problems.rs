@@ -64,6 +64,7 @@ problems! {
     SocketUnreachable = "socket_unreachable",
     CertificateEnds = "certificate_ends",
     BusLost = "bus_lost",
+    FleetUnreachable = "fleet_unreachable",
     NovaUnreachable = "nova_unreachable",
     NovaRefuses = "nova_refuses",
     WebhookUnreachable = "webhook_unreachable",
@@ -227,6 +228,7 @@ impl Problem {
                 into.add(self, conditions.certificates.iter().map(|finding| (None, finding)), Finding::clone);
             }
             Self::BusLost => into.add(self, one(conditions.bus_trouble.iter()), Finding::clone),
+            Self::FleetUnreachable => into.add(self, one(conditions.fleet_trouble.iter()), Finding::clone),
             Self::NovaUnreachable => {
                 let found = conditions.nova_trouble.iter().filter_map(RecipientTrouble::unreachable);
                 into.add(self, one(found), Finding::clone);

@@ -9,6 +9,7 @@ mod counters;
 mod detach;
 mod dry_run;
 mod filters;
+mod fleet;
 mod gc;
 mod groups;
 mod idempotency;
@@ -32,13 +33,15 @@ mod verified;
 mod verify;
 mod view;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore};
 
 use crate::clock;
 use crate::events::Events;
+use crate::fleet::agent::Fleet;
+use crate::fleet::etcd::Etcd;
 use crate::kernel::handle::KernelHandle;
 use crate::model::idempotency::{Key, Made, StoredAnswer};
 use crate::model::{Group, Job, PortId, Subnet};
@@ -46,6 +49,8 @@ use crate::plan::LinkState;
 use crate::store::{Change, Loaded, Purpose, Store};
 use crate::telemetry::meters::OK;
 
+pub use crate::fleet::agent::Status as FleetStatus;
+pub use crate::fleet::roster::HostView;
 pub use crate::inventory::leftovers::Leftover;
 pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use crate::kernel::exec::StepTime;
@@ -112,6 +117,8 @@ pub struct Service {
     /// For further actions.
     room: Arc<Semaphore>,
     verifying: Verifying,
+    /// The fleet that this host is one of.
+    fleet: OnceLock<Arc<Fleet<Etcd>>>,
 }
 
 impl Service {
@@ -134,6 +141,7 @@ impl Service {
             cache: Mutex::new(cache),
             room: Arc::new(Semaphore::new(ACTIONS)),
             verifying: Verifying::default(),
+            fleet: OnceLock::new(),
         })
     }
 

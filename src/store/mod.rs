@@ -33,7 +33,8 @@ use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
-    Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
+    Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet, SubnetId,
+    Trunk, TrunkId,
 };
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
@@ -182,6 +183,8 @@ pub enum Change {
     PutNotice(Box<StoredNotice>),
     /// Removes it.
     ForgetNotice(Recipient, NoticeKey),
+    /// Notes that this host is registered in its fleet.
+    NoteRegistration(Registration),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -228,6 +231,7 @@ impl Change {
             Self::DeleteJob(_) => "delete_job",
             Self::PutNotice(_) => "put_notice",
             Self::ForgetNotice(..) => "forget_notice",
+            Self::NoteRegistration(_) => "note_registration",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -289,6 +293,8 @@ pub struct Loaded {
     pub next_event: u64,
     /// The commits lost by restoring an older copy, while a device of one of these commits exists.
     pub lost: Option<LostCommits>,
+    /// This host's registration in its fleet.
+    pub registration: Option<Registration>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All subnets.

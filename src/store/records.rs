@@ -89,6 +89,7 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
         Change::ForgetNotice(recipient, about) => {
             run("DELETE FROM notices WHERE recipient = ?1 AND about = ?2", params![recipient.as_str(), about.text()])
         }
+        Change::NoteRegistration(registration) => put_meta(connection, "registration", &json(registration)?),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -195,10 +196,8 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         store_id,
         commit: commit(connection)?,
         next_event: number("next_event")?.max(1),
-        lost: match meta::<String>(connection, "lost")? {
-            Some(text) => serde_json::from_str(&text).map_err(|error| damaged("meta", "lost", &error.to_string()))?,
-            None => None,
-        },
+        lost: noted(connection, "lost")?,
+        registration: noted(connection, "registration")?,
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
         trunks: trunks(connection, &ports)?,
@@ -309,6 +308,12 @@ pub(super) fn damaged(table: &str, id: &str, what: &str) -> StoreError {
 
 fn json<T: Serialize>(record: &T) -> Result<String, StoreError> {
     serde_json::to_string(record).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// What is noted as JSON under a key, if it is.
+fn noted<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>, StoreError> {
+    let Some(text) = meta::<String>(connection, key)? else { return Ok(None) };
+    serde_json::from_str(&text).map_err(|error| damaged("meta", key, &error.to_string()))
 }
 
 fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> Result<Option<T>, StoreError> {

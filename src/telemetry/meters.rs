@@ -85,6 +85,7 @@ pub struct Meters {
     pub secure_connections: IntGauge,
     handshakes: IntCounterVec,
     certificate_ends: IntGaugeVec,
+    fleet_connected: IntGauge,
     /// Whether the name on the bus is ours: 1 or 0.
     pub dbus_connected: IntGauge,
     dhcp_received: IntCounterVec,
@@ -238,6 +239,11 @@ impl Meters {
         self.certificate_ends.with_label_values(&[file]).set(at);
     }
 
+    /// Whether this host reaches its fleet.
+    pub fn fleet_connected(&self, is_connected: bool) {
+        self.fleet_connected.set(is_connected.into());
+    }
+
     /// How many notices wait for a recipient, and since when the oldest does, in seconds since 1970; 0 for none.
     pub fn notices(&self, target: &'static str, waiting: usize, oldest: i64) {
         self.notifications_waiting.with_label_values(&[target]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -292,6 +298,8 @@ impl Meters {
                 "When the first certificate of a file ends; 0 without one.",
                 &["file"],
             ),
+            fleet_connected: family
+                .gauge("nicd_fleet_connected", "Whether this host is registered in its fleet, and etcd answers."),
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
             dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),
             dhcp_sent: family.counters("nicd_dhcp_sent_total", "DHCP messages sent to guests, by type.", &["type"]),

@@ -149,6 +149,8 @@ const ELSEWHERE: &[Elsewhere] = &[
         Then::Configure,
         "needs systemd; here the daemon is started again, with the page's configuration",
     ),
+    elsewhere("docs/fleet.md", "nicctl host list", Then::Nothing, "needs etcd and a second host"),
+    elsewhere("docs/fleet.md", "nicctl host forget compute-2", Then::Nothing, "needs etcd and a second host"),
     elsewhere("docs/operate.md", "apt remove nicd", Then::Nothing, "needs a Debian of its own, under systemd"),
 ];
 

@@ -9,12 +9,12 @@ mod keys;
 mod lost;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/etcd.rs"]
 mod node;
 #[path = "../common/pki.rs"]
 mod pki;
 #[path = "../common/programs.rs"]
 mod programs;
-mod refused;
 mod secure;
 mod server;
 mod watches;

@@ -60,6 +60,7 @@ const BELOW: &[(&str, &[&str])] = &[
             "config",
             "events",
             "exit",
+            "fleet",
             "inventory",
             "kernel",
             "model",

@@ -21,7 +21,7 @@ use crate::model::{Job, JobId, JobKind, NicChange, Part, PartState};
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
-use crate::service::{NetworkView, PortView, RuleView, ServerView, TrunkView};
+use crate::service::{FleetStatus, HostView, NetworkView, PortView, RuleView, ServerView, TrunkView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
@@ -337,4 +337,14 @@ pub(super) fn event() -> Event {
         request_id: Some("req-0d2d1b2c-6f0a-4a35-9c64-8a9ae8cf2f8e".into()),
         ..Event::new(EventKind::PortStatus, then())
     }
+}
+
+pub(super) fn host() -> HostView {
+    let tunnel = Some([192, 0, 2, 11].into());
+    HostView { id: "node-1".into(), alive: true, version: "0.2.0".into(), tunnel, ports: 12, since: then(), last_seen: then() }
+}
+
+pub(super) fn fleet() -> FleetStatus {
+    let (name, host) = ("default".into(), "node-1".into());
+    FleetStatus { name, host, connected: true, since: then(), revision: Some(4711), trouble: None }
 }

@@ -103,6 +103,12 @@ const LINES: &[(&str, &[&str])] = &[
         ],
     ),
     ("port delete", &["nicctl port delete web-0"]),
+    ("host", &["nicctl host list", "nicctl host show node-2"]),
+    ("host list", &["nicctl host list", "nicctl host list -o json"]),
+    ("host show", &["nicctl host show node-2"]),
+    ("host forget", &["nicctl host forget node-2"]),
+    ("fleet", &["nicctl fleet status"]),
+    ("fleet status", &["nicctl fleet status", "nicctl fleet status -o json"]),
     ("trunk", &["nicctl trunk create router --name router --subport dmz-0:101", "nicctl trunk list"]),
     (
         "trunk create",

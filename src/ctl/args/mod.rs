@@ -2,6 +2,7 @@
 
 mod examples;
 mod group;
+mod host;
 mod network;
 mod nic;
 mod port;
@@ -9,6 +10,7 @@ mod server;
 mod trunk;
 
 pub use group::{ChangedGroup, Ethertype, GroupCommand, NewGroup, NewRule, RuleCommand};
+pub use host::{FleetCommand, HostCommand};
 pub use network::{ChangedNetwork, ChangedSubnet, NetworkCommand, NewNetwork, NewSubnet, SubnetCommand, SubnetSettings};
 pub use nic::{Attach, Detach, Nic, Planned};
 pub use port::{ChangedPort, Filters, NewPort, PortCommand};
@@ -208,6 +210,14 @@ pub enum Command {
     /// Trunks: ports whose NIC carries further ports' frames
     #[command(subcommand)]
     Trunk(TrunkCommand),
+
+    /// The hosts of the fleet
+    #[command(subcommand)]
+    Host(HostCommand),
+
+    /// The fleet that this host is one of
+    #[command(subcommand)]
+    Fleet(FleetCommand),
 
     /// Attach a NIC to a server
     Attach(Attach),

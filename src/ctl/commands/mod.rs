@@ -4,6 +4,7 @@ mod agent;
 mod doctor;
 mod graph;
 mod group;
+mod host;
 mod network;
 mod nic;
 mod port;
@@ -66,6 +67,8 @@ async fn perform(session: &mut Session, command: Command) -> Result<(), Failure>
         Command::Server(command) => server::run(session, command).await,
         Command::Port(command) => port::run(session, command).await,
         Command::Trunk(command) => trunk::run(session, command).await,
+        Command::Host(command) => host::run(session, command).await,
+        Command::Fleet(command) => host::fleet(session, command).await,
         Command::Attach(attach) => nic::attach(session, attach).await,
         Command::Detach(detach) => nic::detach(session, detach).await,
         Command::Plan(planned) => nic::plan(session, planned).await,

@@ -1,5 +1,7 @@
 //! Real members of etcd in the test's own namespace, with their data in its memory.
 
+#![allow(dead_code)] // each test target uses its part
+
 use std::fs::{self, File};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub struct Node {
     command: Vec<String>,
     child: Child,
     log: String,
+    data: String,
     /// Where it serves clients.
     pub url: String,
 }
@@ -72,8 +75,17 @@ impl Node {
         nodes
     }
 
+    /// The only member, once it serves clients at this address of this namespace.
+    pub async fn at(address: &str, port: u16) -> Self {
+        let cluster = format!("alone=http://127.0.0.1:{}", port + 1000);
+        Self::serving("alone", format!("http://{address}:{port}"), port, &cluster, &[]).up("").await
+    }
+
     fn start(name: &str, port: u16, cluster: &str, scheme: &str, flags: &[&str]) -> Self {
-        let url = format!("{scheme}://127.0.0.1:{port}");
+        Self::serving(name, format!("{scheme}://127.0.0.1:{port}"), port, cluster, flags)
+    }
+
+    fn serving(name: &str, url: String, port: u16, cluster: &str, flags: &[&str]) -> Self {
         let peer = format!("http://127.0.0.1:{}", port + 1000);
         let command = format!(
             "--name {name} --data-dir /run/{name} --unsafe-no-fsync --heartbeat-interval 50 --election-timeout 400 \
@@ -82,7 +94,7 @@ impl Node {
         );
         let command: Vec<String> = command.split_whitespace().chain(flags.iter().copied()).map(str::to_owned).collect();
         let log = format!("/run/{name}.log");
-        Self { child: spawn(&command, &log), command, log, url }
+        Self { child: spawn(&command, &log), command, log, data: format!("/run/{name}"), url }
     }
 
     /// Waits until it answers a client with these lines of `[fleet]`.
@@ -120,6 +132,12 @@ impl Node {
     pub fn restart(&mut self) {
         self.kill();
         self.child = spawn(&self.command, &self.log);
+    }
+
+    /// Kills it and takes its data away.
+    pub fn empty(&mut self) {
+        self.kill();
+        fs::remove_dir_all(&self.data).unwrap();
     }
 
     /// Has it do nothing until it continues.

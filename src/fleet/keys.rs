@@ -1,0 +1,145 @@
+//! The names of the fleet's keys. All of a fleet's are under `nicd/<name>/`; the module's page says what each is for.
+
+use std::net::IpAddr;
+
+use crate::model::{Claim, Mac, NetworkId};
+
+/// The names of one fleet's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    root: String,
+}
+
+/// The rest of a claim's key: in the order of addresses.
+fn path(claim: &Claim) -> String {
+    match claim {
+        Claim::Addresses { network, first: IpAddr::V4(first) } => format!("block/{network}/4/{:08x}", u32::from(*first)),
+        Claim::Addresses { network, first: IpAddr::V6(first) } => format!("block/{network}/6/{:032x}", u128::from(*first)),
+        Claim::Macs(octets) => format!("mac/{}/all", hex(octets)),
+        Claim::Mac(Mac(octets)) => format!("mac/{}/{:02x}", hex(&octets[..5]), octets[5]),
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+impl Names {
+    /// Those of the fleet with this name.
+    pub fn new(fleet: &str) -> Self {
+        Self { root: format!("nicd/{fleet}/") }
+    }
+
+    /// The word for the state of etcd's data: it is another one after a backup was put back.
+    pub fn epoch(&self) -> String {
+        format!("{}epoch", self.root)
+    }
+
+    /// A host's record.
+    pub fn host(&self, host: &str) -> String {
+        format!("{}host/{host}", self.root)
+    }
+
+    /// All hosts' records.
+    pub fn hosts(&self) -> String {
+        format!("{}host/", self.root)
+    }
+
+    /// What is there while a host is alive.
+    pub fn alive(&self, host: &str) -> String {
+        format!("{}alive/{host}", self.root)
+    }
+
+    /// Those of all hosts.
+    pub fn all_alive(&self) -> String {
+        format!("{}alive/", self.root)
+    }
+
+    /// When a host was last heard of.
+    pub fn last_seen(&self, host: &str) -> String {
+        format!("{}seen/{host}", self.root)
+    }
+
+    /// The same of all hosts.
+    pub fn all_last_seen(&self) -> String {
+        format!("{}seen/", self.root)
+    }
+
+    /// The last part of a key: a host's name in those that end with it.
+    pub fn last<'a>(&self, key: &'a str) -> &'a str {
+        key.rsplit('/').next().unwrap_or(key)
+    }
+
+    /// A claim.
+    pub fn claim(&self, claim: &Claim) -> String {
+        format!("{}{}", self.root, path(claim))
+    }
+
+    /// The claims of blocks of a network's addresses of one family.
+    pub fn blocks(&self, network: NetworkId, v6: bool) -> String {
+        format!("{}block/{network}/{}/", self.root, if v6 { 6 } else { 4 })
+    }
+
+    /// All claims of MACs that begin with these octets.
+    pub fn macs(&self, octets: &[u8; 5]) -> String {
+        format!("{}mac/{}/", self.root, hex(octets))
+    }
+
+    /// The same claim in the list of its host.
+    pub fn held(&self, host: &str, claim: &Claim) -> String {
+        format!("{}{}", self.all_held(host), path(claim))
+    }
+
+    /// The list of a host's claims.
+    pub fn all_held(&self, host: &str) -> String {
+        format!("{}held/{host}/", self.root)
+    }
+
+    /// The claim that an entry of a host's list is of; none for a key of another form.
+    pub fn claim_of(&self, host: &str, key: &str) -> Option<Claim> {
+        let path = key.strip_prefix(&self.all_held(host))?;
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["block", network, "4", first] => {
+                let first = u32::from_str_radix(first, 16).ok()?;
+                Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V4(first.into()) })
+            }
+            ["block", network, "6", first] => {
+                let first = u128::from_str_radix(first, 16).ok()?;
+                Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V6(first.into()) })
+            }
+            ["mac", octets, last] => {
+                let number = u64::from_str_radix(octets, 16).ok().filter(|_| octets.len() == 10)?;
+                let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
+                match last {
+                    "all" => Some(Claim::Macs([a, b, c, d, e])),
+                    last => Some(Claim::Mac(Mac([a, b, c, d, e, u8::from_str_radix(last, 16).ok()?]))),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_a_hosts_list_tells_its_claim() {
+        let (names, network) = (Names::new("blue"), NetworkId(uuid::Uuid::from_u128(7)));
+        let claims = [
+            Claim::of_address(network, "192.0.2.77".parse().unwrap()),
+            Claim::of_address(network, "2001:db8::12".parse().unwrap()),
+            Claim::of_mac(Mac([0xfa, 0x16, 0x3e, 1, 2, 3])),
+            Claim::Mac(Mac([2, 0, 0, 0, 0, 9])),
+        ];
+        for claim in claims {
+            assert_eq!(names.claim_of("a", &names.held("a", &claim)), Some(claim));
+        }
+        assert_eq!(names.held("a", &claims[0]), format!("nicd/blue/held/a/block/{network}/4/c0000240"));
+        for key in ["nicd/blue/held/a/mac/1/all", "nicd/blue/held/b/mac/0200000000/09", "nicd/blue/held/a/x"] {
+            assert_eq!(names.claim_of("a", key), None);
+        }
+    }
+}

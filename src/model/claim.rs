@@ -1,0 +1,79 @@
+//! What a host of a fleet has of it: its registration, and the addresses and MACs that it alone may give to ports.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ids::NetworkId;
+use super::mac::Mac;
+
+/// Addresses of a block of IPv4 and of IPv6: 16, aligned.
+pub const BLOCK: u8 = 16;
+
+/// What a host claims: it alone may give it to ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Claim {
+    /// 16 addresses of a network, from an aligned one on.
+    Addresses {
+        /// The network.
+        network: NetworkId,
+        /// The first of them.
+        first: IpAddr,
+    },
+    /// The 256 MACs that begin with these octets.
+    Macs([u8; 5]),
+    /// One MAC that a client has asked for, and that is in no block of the host.
+    Mac(Mac),
+}
+
+impl Claim {
+    /// The block of an address.
+    pub fn of_address(network: NetworkId, address: IpAddr) -> Self {
+        let first = match address {
+            IpAddr::V4(address) => IpAddr::V4((u32::from(address) / u32::from(BLOCK) * u32::from(BLOCK)).into()),
+            IpAddr::V6(address) => IpAddr::V6((u128::from(address) / u128::from(BLOCK) * u128::from(BLOCK)).into()),
+        };
+        Self::Addresses { network, first }
+    }
+
+    /// The block of a MAC.
+    pub fn of_mac(Mac([a, b, c, d, e, _]): Mac) -> Self {
+        Self::Macs([a, b, c, d, e])
+    }
+}
+
+/// A time in the life of etcd's data, in which no backup was put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Epoch {
+    /// How many there were before, as far as the host knew that began it: what is of a lower one is older.
+    pub number: u64,
+    /// Tells it from another with this number.
+    pub id: Uuid,
+}
+
+/// What a host has to note of its registration before it acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// The revision that made its record.
+    pub created: i64,
+    /// The epoch of etcd's data.
+    pub epoch: Epoch,
+    /// The newest revision that was seen.
+    pub seen: i64,
+}
+
+/// A claim that a host holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    /// What it claims.
+    pub claim: Claim,
+    /// The revision that made the claim.
+    pub made: i64,
+    /// The epoch in which.
+    pub epoch: Epoch,
+}
