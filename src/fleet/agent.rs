@@ -65,7 +65,7 @@ pub trait Local: Send + Sync + 'static {
 }
 
 /// Now, to the second.
-fn second() -> Timestamp {
+pub fn second() -> Timestamp {
     let now = clock::now();
     now.round(jiff::Unit::Second).unwrap_or(now)
 }

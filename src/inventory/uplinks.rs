@@ -67,9 +67,9 @@ pub enum SegmentError {
          set ranges there, such as \"4096-8191\""
     )]
     NoVniRanges,
-    /// This host is in no fleet.
+    /// No tunnel leads anywhere: this host is in no fleet, or its fleet's hosts do not tell each other of ports.
     #[error(
-        "provider:network_type vxlan: such a network connects the hosts of a fleet, and this host is in none; make the network local, flat or \
+        "provider:network_type vxlan: such a network connects the hosts of a fleet, which do not tell each other of their ports yet; make the network local, flat or \
          vlan"
     )]
     FleetOnly,

@@ -1,10 +1,10 @@
 //! The hosts of the fleet. A nicd without a fleet is the only host of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Error, HostView, Service};
-use crate::clock;
-use crate::fleet::agent::{Fleet, Local, Status};
+use crate::fleet::agent::{Fleet, Local, Status, second};
 use crate::fleet::etcd::Etcd;
 use crate::fleet::member::{ForgetError, MemberError};
 use crate::model::Registration;
@@ -52,24 +52,27 @@ impl Service {
     /// # Errors
     /// There is none, it is alive, or etcd does not answer.
     pub async fn forget_host(&self, name: &str) -> Result<(), Error> {
-        let own = self.fleet.get().is_none_or(|fleet| fleet.status().host == name);
         match self.fleet.get() {
-            _ if own && self.host_name() == name => Err(Error::HostAlive(name.to_owned())),
+            _ if self.host() == name => Err(Error::HostAlive(name.to_owned())),
             Some(fleet) if fleet.forget(name).await? => Ok(()),
             _ => Err(Error::NoSuchHost(name.to_owned())),
         }
     }
 
-    fn host_name(&self) -> String {
-        self.fleet.get().map_or_else(|| self.reconciler.host.clone(), |fleet| fleet.status().host)
-    }
-
     fn only_host(&self) -> HostView {
-        let now = clock::now();
+        let now = second();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let since = now.saturating_sub(jiff::SignedDuration::try_from(self.reconciler.started.elapsed()).unwrap_or_default());
-        let since = since.unwrap_or(now);
-        HostView { id: self.host_name(), alive: true, version, tunnel: None, ports: Local::ports(self), since, last_seen: now }
+        let uptime = Duration::from_secs(self.reconciler.started.elapsed().as_secs());
+        let since = now.saturating_sub(uptime).unwrap_or(now);
+        HostView {
+            id: self.host().to_owned(),
+            alive: true,
+            version,
+            tunnel: None,
+            ports: Local::ports(self),
+            since,
+            last_seen: now,
+        }
     }
 }
 
