@@ -163,7 +163,7 @@
 //! | the bus | `zbus`, on tokio, without its object server | connections, messages and types; nicd dispatches calls itself, because it checks the caller of every call |
 //! | frames of DHCP and router advertisements | `etherparse` | headers and checksums. The messages are our own (`lease/message`, `lease/v6`, `lease/advert`): `dhcproto` brings 40 crates for domain names, and its readers panic on a MAC length above 16 (`chaddr`) or stop at the first option that they cannot read |
 //! | TLS of remote control planes, and to Keystone, Nova and the webhook | `tokio-rustls` with `ring`, `rustls-native-certs` | no C library of the host and no cmake; HTTP is `hyper`'s own connection, because a pool and proxies are not needed |
-//! | etcd | its JSON gateway over the HTTP and TLS above, with `base64ct` | clients of its gRPC need `protoc` to be built; `base64ct` is in the tree already, for PEM |
+//! | etcd | its JSON gateway over the HTTP and TLS above, with `base64` | clients of its gRPC need `protoc` to be built |
 //! | names in certificates | `x509-cert` | `rustls-webpki` verifies them and tells no names; `x509-parser` brings twice as many crates |
 //! | random values | `rand` | MACs, indexes, jitter |
 //! | the demo's guest | `smoltcp` | a second IP stack that is not this kernel's |

@@ -61,3 +61,33 @@ fn requests_go_on_without_the_leader_and_are_refused_at_once_without_most() {
         assert_eq!(get(&at_leader, "/c").await.unwrap().version, 1, "what was refused was not done");
     });
 }
+
+#[test]
+fn an_etcd_that_lost_its_keys_or_another_one_is_told_from_the_one_before() {
+    with_etcd(|| async {
+        let mut nodes = [Node::alone(2379, &[]).await, Node::alone(2380, &[]).await];
+        let [one, two] = [0, 1].map(|n: usize| client(&[&nodes[n].url], ""));
+        let both = client(&[&nodes[0].url, &nodes[1].url], "");
+        let keys: Vec<String> = (0..600).map(|n| format!("/k/{n:03}")).collect();
+        for some in keys.chunks(100) {
+            let pairs: Vec<(&str, &str)> = some.iter().map(|key| (key.as_str(), "x")).collect();
+            put(&one, &pairs).await;
+            put(&two, &pairs).await;
+        }
+        let mut pages = both.pages("/k/");
+        let header = pages.next().await.unwrap().unwrap().header;
+        let mut watch = one.watch(&[Watched { prefix: "/k/".into(), from: header.revision + 1 }]).await.unwrap();
+        nodes[0].kill();
+        let error = pages.next().await.unwrap_err();
+        assert!(matches!(&error, Error::Refused(why) if why.contains("two clusters")), "{error}");
+        let end = watch.next().await.unwrap_err();
+        assert!(matches!(end, WatchEnd::Lost(_)), "{end}");
+        nodes[0].empty();
+        nodes[0].restart();
+        nodes[0].answers("").await;
+        let error = one.watch(&watch.positions()).await.unwrap_err();
+        assert!(matches!(&error, Error::Behind(why) if why.contains("its revision is 1")), "{error}");
+        let error = one.range(&Keys::Prefix("/k/".into()), Some(header.revision), 0).await.unwrap_err();
+        assert!(matches!(error, Error::Behind(_)), "{error}");
+    });
+}

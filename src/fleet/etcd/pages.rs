@@ -40,7 +40,7 @@ impl Pages {
         let read = loop {
             let body = wire::range(&self.keys, self.last.as_deref(), self.limit, revision);
             match self.etcd.ask("/v3/kv/range", body, Twice::May, wire::range_answer).await {
-                Err(Error::TooLong(_)) if self.limit > SMALLEST => self.limit /= 4,
+                Err(Error::TooLong(_)) if self.limit > SMALLEST => self.limit /= 8,
                 read => break read?,
             }
         };

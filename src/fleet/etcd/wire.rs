@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use base64ct::{Base64, Encoding};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,7 @@ use super::error::Told;
 use super::types::{Compare, Done, Event, Header, KeyValue, Keys, Lease, Op, Range, Relation, Status, Target, Txn, TxnAnswer};
 
 fn bytes(bytes: &[u8]) -> String {
-    Base64::encode_string(bytes)
+    STANDARD.encode(bytes)
 }
 
 /// The first key after all that begin with `prefix`. etcd takes a zero byte as the end of all keys.
@@ -167,7 +168,7 @@ struct Bytes(Vec<u8>);
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Base64::decode_vec(&text).map(Self).map_err(|_| de::Error::custom("bytes are not in base64"))
+        STANDARD.decode(&*text).map(Self).map_err(|_| de::Error::custom("bytes are not in base64"))
     }
 }
 
