@@ -137,11 +137,12 @@ impl Graph {
     }
 }
 
-/// A link in a network's bridge, with what it leads to where that is a VLAN.
+/// A link in a network's bridge, with what it leads to where that is a VLAN or a tunnel.
 fn uplink(network: &Value, link: &str) -> String {
     let (vlan, below) = (plain(&network["provider:segmentation_id"]), plain(&network["nicd:uplink"]));
     match vlan.is_empty() || below.is_empty() || below == link {
         true => harmless(link),
+        false if plain(&network["provider:network_type"]) == "vxlan" => harmless(&format!("{link}, VXLAN {vlan} on {below}")),
         false => harmless(&format!("{link}, VLAN {vlan} on {below}")),
     }
 }
@@ -231,6 +232,10 @@ mod tests {
         let network = json!({"id": "n", "nicd:device": "nbr1", "provider:segmentation_id": 101, "nicd:uplink": "eth1"});
         let graph = Graph::of(&[network], &[], &[], |_| vec!["nvl1".to_owned()]);
         assert_eq!(graph.networks[0].uplinks, ["nvl1, VLAN 101 on eth1"]);
+        let network = json!({"id": "n", "nicd:device": "nbr1", "provider:network_type": "vxlan", "provider:segmentation_id": 5000,
+            "nicd:uplink": "eth1"});
+        let graph = Graph::of(&[network], &[], &[], |_| vec!["nvx1".to_owned()]);
+        assert_eq!(graph.networks[0].uplinks, ["nvx1, VXLAN 5000 on eth1"]);
     }
 
     #[test]

@@ -89,7 +89,9 @@ impl Inventory {
         self.zones.insert(record.zone);
         let (subnets, ports, overlay) = (BTreeSet::new(), BTreeSet::new(), OverlayWork::default());
         let entry = NetworkEntry { subnets, ports, claim, repairs, overlay, segment, looked: None, record };
-        self.networks.insert(entry.record.id, entry);
+        let id = entry.record.id;
+        self.networks.insert(id, entry);
+        self.have.own_bridge(id).into_iter().for_each(|bridge| self.place_overlay(bridge));
     }
 
     /// Forgets a network.

@@ -1383,7 +1383,7 @@ impl Host for FakeHost {
         let world = lock(&self.world);
         let Ok(links) = world.tunnel_links(network) else { return Ok(None) };
         let found = links.iter().filter_map(|link| world.entries.get(link)).flatten().cloned();
-        Ok(Some(SeenEntries { device: links[0], entries: found.collect() }))
+        Ok(Some(SeenEntries { device: links[0], entries: found.collect(), has_v6: true }))
     }
 
     fn broad_routes(&mut self) -> Result<Vec<BroadRoute>, OpError> {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, ParseableParametrized};
 use netlink_packet_route::neighbour::{
@@ -26,6 +27,9 @@ use crate::model::names::{self, SegmentKind};
 use crate::model::{Mac, NetworkId};
 use crate::plan::overlay::not_replaced;
 use crate::plan::{Entry, Overlays, SeenEntries, Strange};
+
+/// What is there of a kernel with IPv6 alone (`if6_proc_init`, net/ipv6/addrconf.c).
+const IPV6: &str = "/proc/net/if_inet6";
 
 /// How many entries are set in one send.
 const AT_ONCE: usize = 128;
@@ -52,15 +56,17 @@ pub(super) fn set(
     let put = put.iter().map(|entry| (entry, true));
     let removed = not_replaced(&put.clone().map(|(entry, _)| entry.clone()).collect(), remove);
     let all: Vec<(&Entry, bool)> = put.chain(removed.into_iter().map(|entry| (entry, false))).collect();
+    // One that is refused keeps no other from being set.
+    let mut done = Ok(());
     for some in all.chunks(AT_ONCE) {
         let mut batch = Batch::default();
         some.iter().for_each(|(entry, is_put)| batch.entry(links, entry, *is_put));
         let mut refusals = netlink.send(batch)?;
         // Without IPv6 there is no neighbour discovery that could be answered.
         refusals.retain(|refusal| !(refusal.request == Request::Neighbour6 && refusal.errno == Errno::EAFNOSUPPORT));
-        first_failure(refusals)?;
+        done = done.and(first_failure(refusals));
     }
-    Ok(())
+    done
 }
 
 /// The entries of a network; none where it has no VXLAN device.
@@ -91,7 +97,7 @@ pub(super) fn look(netlink: &mut Netlink, network: NetworkId) -> Result<Option<S
             );
         }
     }
-    Ok(Some(SeenEntries { device: device.index, entries }))
+    Ok(Some(SeenEntries { device: device.index, entries, has_v6: Path::new(IPV6).exists() }))
 }
 
 fn dump(message: NeighbourMessage) -> Batch {

@@ -14,7 +14,7 @@ use crate::model::names::{FIRST_INDEX, NAME_CHOICES};
 use crate::model::{Mac, NetworkId, PortId, RateLimit, names};
 
 use super::forward::Forward;
-use super::overlay::Entry as OverlayEntry;
+use super::overlay::{Entry as OverlayEntry, SeenEntries};
 
 /// One link, as one look showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -588,7 +588,7 @@ pub struct Observed {
     /// VXLAN devices, by their number and UDP port.
     vnis: BTreeSet<(u32, u16, u32)>,
     /// The entries that lead to other hosts, as last looked for and changed since, by the VXLAN device.
-    entries: HashMap<u32, BTreeSet<OverlayEntry>>,
+    entries: HashMap<u32, SeenEntries>,
     /// Bridges whose DHCP requests are heard.
     heard: BTreeSet<u32>,
     /// What machines say of the NICs that are to be plugged into them.
@@ -892,23 +892,22 @@ impl Observed {
     }
 
     /// The entries of a network that lead to other hosts, as far as they were looked for.
-    pub fn entries(&self, network: NetworkId) -> Option<&BTreeSet<OverlayEntry>> {
+    pub fn entries(&self, network: NetworkId) -> Option<&SeenEntries> {
         self.entries.get(&self.own_segment(SegmentKind::Vxlan, network)?.index)
     }
 
-    /// Notes the entries that were found for the VXLAN device with this index; none when nothing is known of them any more.
-    pub fn note_entries(&mut self, device: u32, entries: Option<BTreeSet<OverlayEntry>>) {
-        match entries.filter(|_| self.links.contains_key(&device)) {
-            Some(entries) => _ = self.entries.insert(device, entries),
-            None => _ = self.entries.remove(&device),
+    /// Notes the entries that were found of a VXLAN device.
+    pub fn note_entries(&mut self, seen: SeenEntries) {
+        if self.links.contains_key(&seen.device) {
+            self.entries.insert(seen.device, seen);
         }
     }
 
     /// Notes the entries that were set and removed since.
     pub fn change_entries(&mut self, device: u32, put: &BTreeSet<OverlayEntry>, removed: &BTreeSet<OverlayEntry>) {
-        if let Some(entries) = self.entries.get_mut(&device) {
-            removed.iter().for_each(|entry| _ = entries.remove(entry));
-            entries.extend(put.iter().cloned());
+        if let Some(seen) = self.entries.get_mut(&device) {
+            removed.iter().for_each(|entry| _ = seen.entries.remove(entry));
+            seen.entries.extend(put.iter().cloned());
         }
     }
 

@@ -88,6 +88,15 @@ pub struct SeenEntries {
     pub device: u32,
     /// The entries.
     pub entries: BTreeSet<Entry>,
+    /// Whether the host has IPv6, without which it can have no neighbours of it.
+    pub has_v6: bool,
+}
+
+impl SeenEntries {
+    /// Whether an entry can be among them.
+    pub fn can_have(&self, entry: &Entry) -> bool {
+        self.has_v6 || !matches!(entry, Entry::Neighbour { ip: IpAddr::V6(_), .. })
+    }
 }
 
 /// What two entries cannot both have: a new one replaces the other.

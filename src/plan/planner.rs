@@ -13,7 +13,7 @@ use super::diff::{Bridge, Device, Property, Segment, bridge_port, home_mtu};
 use super::filter::Filter;
 use super::observed::{BRIDGE_PORTS, Kind, LinkState, Observed, Owner};
 use super::op::{At, BridgeChange, IndexFilter, LinkChange, Op, Plan, Reason, SegmentChange, Step, Switch};
-use super::overlay::Entry;
+use super::overlay::{Entry, SeenEntries};
 use super::removal::{removal, restore_bridge_altname, restore_segment_altname, sorted};
 
 /// Why nothing can be planned.
@@ -248,18 +248,18 @@ impl<'a> Planner<'a> {
     fn overlay(&mut self, overlay: &DesiredOverlay) {
         let network = overlay.network;
         let is_new = self.steps.iter().any(|step| matches!(step.op, Op::CreateVxlan { network: of, .. } if of == network));
-        let none = BTreeSet::new();
+        let none = SeenEntries { device: 0, entries: BTreeSet::new(), has_v6: true };
         let Some(have) = (if is_new { Some(&none) } else { self.have.entries(network) }) else { return };
-        let put: BTreeSet<Entry> = overlay.entries.difference(have).cloned().collect();
+        let put: BTreeSet<Entry> =
+            overlay.entries.difference(&have.entries).filter(|entry| have.can_have(entry)).cloned().collect();
         let remove: BTreeSet<Entry> = match &overlay.unwanted {
-            Unwanted::Others => have.difference(&overlay.entries).cloned().collect(),
-            Unwanted::These(entries) => entries.intersection(have).cloned().collect(),
+            Unwanted::Others => have.entries.difference(&overlay.entries).cloned().collect(),
+            Unwanted::These(entries) => entries.intersection(&have.entries).cloned().collect(),
         };
-        if put.is_empty() && remove.is_empty() {
-            return;
+        // Nothing takes this back: where one is refused the others are as they are to be.
+        if !put.is_empty() || !remove.is_empty() {
+            self.step(Op::SetEntries { network, put, remove }, None);
         }
-        let undo = Op::SetEntries { network, put: remove.clone(), remove: put.clone() };
-        self.step(Op::SetEntries { network, put, remove }, (!is_new).then_some(undo));
     }
 
     /// What differs about an agent-made bridge that is there.

@@ -70,8 +70,8 @@ pub fn of_bridge(bridge: &DesiredBridge, have: &Observed) -> Vec<Deviation> {
 pub fn of_overlay(want: &DesiredOverlay, have: &Observed) -> Vec<Deviation> {
     let Some(found) = have.entries(want.network) else { return Vec::new() };
     let object = format!("network {}", want.network);
-    let missing: Vec<&Entry> = want.entries.difference(found).collect();
-    let others: Vec<&Entry> = found.difference(&want.entries).collect();
+    let missing: Vec<&Entry> = want.entries.difference(&found.entries).filter(|entry| found.can_have(entry)).collect();
+    let others: Vec<&Entry> = found.entries.difference(&want.entries).collect();
     // There may be as many as ports on other hosts.
     let some = |entries: &[&Entry]| {
         let first: Vec<String> = entries.iter().take(3).map(|entry| entry.to_string()).collect();

@@ -4,6 +4,7 @@
 //! One task compares those of a network at a time, and takes along what changes meanwhile. A change is compared with what the kernel was last
 //! seen to have. After a start, after a device was made and when something else was told, the kernel's entries are looked at first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use crate::inventory::Inventory;
 use crate::inventory::comparing::Pending;
 use crate::model::names::SegmentKind;
 use crate::model::{Mac, NetworkId};
-use crate::plan::{Desired, Op, Overlay, Plan, Reason, Remote, SeenEntries, plan};
+use crate::plan::overlay::not_replaced;
+use crate::plan::{Desired, Entry, Op, Overlay, Plan, Reason, Remote, Step, plan};
 
 use super::{Error, Reconciler, Work, answered};
 
@@ -25,7 +27,7 @@ const STOPS: Duration = Duration::from_millis(200);
 
 /// How long to wait after a try that failed: this, doubled with each, up to the second.
 const RETRY: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// What a fleet tells of networks' ports on other hosts.
 impl Reconciler {
@@ -133,22 +135,14 @@ impl Reconciler {
             let Some(device) = state.have.own_segment(SegmentKind::Vxlan, network).map(|link| link.index) else { return Ok(()) };
             (plan(Reason::Drift, &Desired { overlays, ..Desired::default() }, &state.have)?, device)
         };
-        if plan.steps.is_empty() {
-            return Ok(());
-        }
-        self.carry_out(plan.clone()).await?;
-        self.note_entries(device, &plan);
-        Ok(())
-    }
-
-    /// Takes in the entries that a plan has set and removed, of the VXLAN device with this index.
-    fn note_entries(&self, device: u32, plan: &Plan) {
-        let mut state = self.lock();
-        for step in &plan.steps {
-            if let Op::SetEntries { put, remove, .. } = &step.op {
-                state.have.change_entries(device, put, remove);
+        for step in plan.steps {
+            let Op::SetEntries { put, remove, .. } = step.op else { continue };
+            for op in in_parts(network, &put, &remove) {
+                self.carry_out(Plan { reason: plan.reason, steps: vec![Step::new(op, None)] }).await?;
             }
+            self.lock().have.change_entries(device, &put, &remove);
         }
+        Ok(())
     }
 
     /// Looks at the kernel's entries of a network.
@@ -159,9 +153,7 @@ impl Reconciler {
         if let Some(entry) = state.networks.get_mut(&network) {
             entry.overlay.looked = Some((Instant::now(), began.elapsed()));
         }
-        if let Some(SeenEntries { device, entries }) = found {
-            state.have.note_entries(device, Some(entries));
-        }
+        found.into_iter().for_each(|seen| state.have.note_entries(seen));
         Ok(())
     }
 
@@ -177,5 +169,45 @@ impl Reconciler {
         while Instant::now() < due && !self.stopping.load(Ordering::Relaxed) {
             tokio::time::sleep_until(due.min(Instant::now() + STOPS).into()).await;
         }
+    }
+}
+
+/// The most entries that are set in one turn of the kernel's thread. Attaches wait meanwhile.
+const PART: usize = 512;
+
+/// Entries to set and to remove, in parts.
+fn in_parts(network: NetworkId, put: &BTreeSet<Entry>, remove: &BTreeSet<Entry>) -> Vec<Op> {
+    if put.len() + remove.len() <= PART {
+        return vec![Op::SetEntries { network, put: put.clone(), remove: remove.clone() }];
+    }
+    let some = |entries: &[&Entry]| entries.iter().map(|entry| (*entry).clone()).collect::<BTreeSet<Entry>>();
+    let put_all: Vec<&Entry> = put.iter().collect();
+    let puts = put_all.chunks(PART).map(|part| Op::SetEntries { network, put: some(part), remove: BTreeSet::new() });
+    let left = not_replaced(put, remove);
+    let removes = left.chunks(PART).map(|part| Op::SetEntries { network, put: BTreeSet::new(), remove: some(part) });
+    puts.chain(removes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_small_and_together_the_whole() {
+        let (network, mac) = (NetworkId(uuid::Uuid::nil()), |n: u16| Mac([2, 0, 0, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
+        let forward = |n: u16, to: u8| Entry::Forward { mac: mac(n), to: [192, 0, 2, to].into() };
+        let put: BTreeSet<Entry> = (0..1000).map(|n| forward(n, 1)).collect();
+        let remove: BTreeSet<Entry> = (500..2000).map(|n| forward(n, 2)).collect();
+        let (mut all_put, mut all_removed) = (BTreeSet::new(), BTreeSet::new());
+        for op in in_parts(network, &put, &remove) {
+            let Op::SetEntries { put, remove, .. } = op else { unreachable!() };
+            assert!(put.len() + remove.len() <= PART);
+            all_put.extend(put);
+            all_removed.extend(remove);
+        }
+        // What is set in its place is not removed after it.
+        assert_eq!((all_put, all_removed), (put.clone(), (1000..2000).map(|n| forward(n, 2)).collect()));
+        let few = BTreeSet::from([forward(1, 1)]);
+        assert_eq!(in_parts(network, &few, &remove.iter().take(2).cloned().collect()).len(), 1);
     }
 }

@@ -213,7 +213,11 @@ fn one_change_costs_one_plan_with_its_own_entries() {
     change(&mut scene, (&put(&moved), &|| fleet.put_remote(network, mac, moved.clone())), &[(1, 1)]);
     change(&mut scene, (&|told| drop(told.remove_remote(mac)), &|| fleet.remove_remote(network, mac)), &[(0, 4)]);
     change(&mut scene, (&|told| drop(told.put_peer(host(4))), &|| fleet.put_peer(network, host(4))), &[(1, 0)]);
-    change(&mut scene, (&|told| drop(told.remove_peer(host(2))), &|| fleet.remove_peer(network, host(2))), &[(0, 1 + 4 * 190)]);
+    change(
+        &mut scene,
+        (&|told| drop(told.remove_peer(host(2))), &|| fleet.remove_peer(network, host(2))),
+        &[(0, 512), (0, 1 + 4 * 190 - 512)],
+    );
     scene.stop();
 }
 
