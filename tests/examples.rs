@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
+#[path = "common/cargo.rs"]
+mod cargo;
 #[path = "common/clients.rs"]
 mod clients;
 #[path = "common/daemon.rs"]
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cargo::cargo;
 use daemon::PATIENCE;
 use fixture::{Fixture, text};
 use netns::in_netns;
@@ -150,8 +153,7 @@ fn tells_of_outages(mut command: Command) {
 
 /// The example in Rust, built.
 fn built() -> PathBuf {
-    let cargo = env!("CARGO");
-    let mut build = Command::new(cargo);
+    let mut build = cargo();
     build
         .args(["build", "--quiet", "--locked", "--workspace", "--example", "keep_ports"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));

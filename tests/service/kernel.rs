@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::cargo::cargo;
 use crate::debian::{Release, kernel, sh, vmlinuz};
 use crate::machine::{root, turn};
 use crate::netns::{in_netns, is_root, run};
@@ -18,7 +19,7 @@ const TOLD: &str = "softlockup_panic=1 panic_print=0x40";
 
 /// The program of another suite, built as this one was.
 fn suite(name: &str) -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["test", "--locked", "--workspace", "--no-run", "--message-format=json", "--test", name]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

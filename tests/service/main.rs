@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
+#[path = "../common/cargo.rs"]
+mod cargo;
 #[path = "../common/daemon.rs"]
 mod daemon;
 #[path = "../common/debian.rs"]

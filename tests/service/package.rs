@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::cargo::cargo;
 use crate::debian::{Release, sh};
 use crate::machine::{layered, root, turn};
 use crate::netns::{in_netns, is_root, run};
@@ -34,7 +35,7 @@ fn build() -> PathBuf {
     let there = Command::new("cargo-deb").arg("--version").output().is_ok_and(|output| output.status.success());
     assert!(there, "cargo-deb is not there: ./check installs it, or: cargo install cargo-deb --locked");
     // It finds the programs of a release here.
-    let mut packager = Command::new(env!("CARGO"));
+    let mut packager = cargo();
     packager.args(["deb", "--no-build", "--fast", "--quiet", "--output"]).arg(folder.join("built.deb"));
     packager.current_dir(repository).env("CARGO_TARGET_DIR", &folder);
     assert!(packager.status().unwrap().success(), "cargo deb");
