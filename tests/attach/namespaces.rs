@@ -272,9 +272,10 @@ fn paths_that_hang_cost_others_nothing_and_are_busy_until_they_answer() {
         let vm = fixture.vm();
         let began = Instant::now();
         fixture.attach_to(&vm, &network);
-        assert!(began.elapsed() < Duration::from_secs(1), "a tap waits for no namespace: {:?}", began.elapsed());
+        // One after the other they would take more than twice as long.
+        assert!(began.elapsed() < Duration::from_secs(2), "a tap waits for no namespace: {:?}", began.elapsed());
         fixture.attach_to(&healthy, &network);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert!(guest.ip("link show dev eth0").contains("fa:16:3e"));
         for thread in threads {
             thread.join().unwrap();
