@@ -23,7 +23,7 @@ use std::thread;
 const THREADS: usize = 2;
 
 /// Schedules of a run, unless `NICD_SCHEDULES` says how many.
-const SCHEDULES: u64 = 10_000;
+const SCHEDULES: u64 = 5_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
