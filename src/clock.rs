@@ -21,6 +21,12 @@ pub fn now() -> Timestamp {
     of(SystemTime::now())
 }
 
+/// The same, rounded to the second.
+pub fn second() -> Timestamp {
+    let now = now();
+    now.round(jiff::Unit::Second).unwrap_or(now)
+}
+
 fn of(time: SystemTime) -> Timestamp {
     let first = Timestamp::from_second(FIRST_SECOND).unwrap_or(Timestamp::UNIX_EPOCH);
     let beyond = if time < UNIX_EPOCH { first } else { Timestamp::MAX };

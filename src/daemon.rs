@@ -120,8 +120,8 @@ pub enum DaemonError {
     /// This host cannot be one of its fleet.
     #[error(transparent)]
     Fleet(MemberError),
-    /// A permanent task has ended, which is a bug: the daemon would no longer follow the kernel.
-    #[error("the reconcile loop has ended by itself")]
+    /// A permanent task has ended, which is a bug: the daemon would no longer follow the kernel or its fleet.
+    #[error("a task that the daemon needs has ended by itself")]
     Ended,
 }
 
@@ -319,7 +319,7 @@ pub async fn serve<K: Kernel + Clone>(
     let mut served = tokio::select! {
         served = server.serve(api::router(service.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
-        error = thrown_out(&mut member) => Err(DaemonError::Fleet(error)),
+        error = refused_by_fleet(&mut member) => Err(error),
     };
     // Cancelled in any case, because the other tasks and threads wait for it.
     signals.stop.cancel();
@@ -385,13 +385,14 @@ fn in_fleet(settings: &Settings, loaded: &Loaded) -> Option<Arc<Fleet<Etcd>>> {
     Some(Arc::new(Fleet::new(Etcd::new(fleet), name, loaded.store_id, settings.tunnel.address, loaded.registration)))
 }
 
-/// Waits until this host cannot be one of its fleet any more.
-async fn thrown_out(member: &mut Option<tokio::task::JoinHandle<Result<(), MemberError>>>) -> MemberError {
+/// Waits until this host cannot be one of its fleet.
+async fn refused_by_fleet(member: &mut Option<tokio::task::JoinHandle<Result<(), MemberError>>>) -> DaemonError {
     match member {
         Some(member) => match member.await {
-            Ok(Err(error)) => error,
+            Ok(Err(error)) => DaemonError::Fleet(error),
             // It was told to stop, as all are.
-            Ok(Ok(())) | Err(_) => std::future::pending().await,
+            Ok(Ok(())) => std::future::pending().await,
+            Err(_) => DaemonError::Ended,
         },
         None => std::future::pending().await,
     }

@@ -29,11 +29,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait after failures.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// How long it may fail before that is told: etcd chooses another leader within a second or two.
-const UNTOLD: Duration = Duration::from_secs(3);
+/// How long it may fail before health tells of it: etcd chooses another leader within a second or two.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
 
 /// How long a stop waits for etcd.
-const PARTING: Duration = Duration::from_millis(500);
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// How this host stands in its fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,12 +64,6 @@ pub trait Local: Send + Sync + 'static {
     fn tell(&self, status: &Status);
 }
 
-/// Now, to the second.
-pub fn second() -> Timestamp {
-    let now = clock::now();
-    now.round(jiff::Unit::Second).unwrap_or(now)
-}
-
 /// This host's part in its fleet.
 #[derive(Debug)]
 pub struct Fleet<K> {
@@ -98,13 +92,13 @@ impl<K: Leases> Fleet<K> {
     ) -> Self {
         let names = Names::new(name);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let record = HostRecord { v: VERSION, store, version, tunnel, since: second() };
+        let record = HostRecord { v: VERSION, store, version, tunnel, since: clock::second() };
         let member = Member::new(kv.clone(), names.clone(), host.clone(), record);
         let status = Status {
             name: name.to_owned(),
             host,
             connected: false,
-            since: second(),
+            since: clock::second(),
             revision: noted.map(|noted| noted.seen),
             trouble: Some("etcd has not answered yet".to_owned()),
         };
@@ -139,11 +133,11 @@ impl<K: Leases> Fleet<K> {
     pub async fn run(self: Arc<Self>, local: Arc<impl Local>, stop: CancellationToken) -> Result<(), MemberError> {
         let mut wait = FIRST_WAIT;
         loop {
-            let connected = Instant::now();
+            let began = Instant::now();
             let ended = tokio::select! {
                 ended = self.take_part(&*local) => ended,
                 () = stop.cancelled() => {
-                    let _ = tokio::time::timeout(PARTING, self.part(&*local)).await;
+                    let _ = tokio::time::timeout(LEAVE_LIMIT, self.leave(&*local)).await;
                     return Ok(());
                 }
             };
@@ -151,10 +145,10 @@ impl<K: Leases> Fleet<K> {
                 return Err(ended);
             }
             let failing = *self.state().failing.get_or_insert_with(Instant::now);
-            if failing.elapsed() >= UNTOLD {
+            if failing.elapsed() >= TOLD_AFTER {
                 self.stands(&*local, Err(&ended));
             }
-            if connected.elapsed() > LONGEST {
+            if began.elapsed() > LONGEST {
                 wait = FIRST_WAIT;
             }
             tokio::select! {
@@ -179,7 +173,7 @@ impl<K: Leases> Fleet<K> {
             tracing::warn!("the fleet had forgotten this host, which is registered anew");
         }
         if known.is_none_or(|known| (known.created, known.epoch) != (registration.created, registration.epoch)) {
-            // Acted on before it is noted, a start after a power loss could take its own record for another's.
+            // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
             local.note(registration).await.map_err(MemberError::NotNoted)?;
         }
         self.state().registration = Some(registration);
@@ -201,7 +195,7 @@ impl<K: Leases> Fleet<K> {
 
     /// Tells of this host.
     async fn sign(&self, local: &impl Local, registration: &Registration, lease: Option<Lease>) -> Result<Sign, MemberError> {
-        let sign = Sign { v: VERSION, ports: local.ports(), at: second() };
+        let sign = Sign { v: VERSION, ports: local.ports(), at: clock::second() };
         let value = serde_json::to_vec(&sign).unwrap_or_default();
         let host = self.host();
         let lasting = Op::Put { key: self.names.last_seen(&host), value: value.clone(), lease: 0 };
@@ -215,7 +209,7 @@ impl<K: Leases> Fleet<K> {
     }
 
     /// Tells that this host stops.
-    async fn part(&self, local: &impl Local) {
+    async fn leave(&self, local: &impl Local) {
         let registration = self.state().registration;
         if let Some(registration) = registration
             && let Err(error) = self.sign(local, &registration, None).await
@@ -242,7 +236,7 @@ impl<K: Leases> Fleet<K> {
                 Err(_) => {}
             }
             if before.0 != now.is_ok() {
-                status.since = second();
+                status.since = clock::second();
             }
             (status.connected, status.trouble) = (now.is_ok(), trouble);
             status.clone()

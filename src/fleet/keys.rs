@@ -30,7 +30,7 @@ impl Names {
         Self { root: format!("nicd/{fleet}/") }
     }
 
-    /// The word for the state of etcd's data: it is another one after a backup was put back.
+    /// The epoch of etcd's data: another one after a backup was put back.
     pub fn epoch(&self) -> String {
         format!("{}epoch", self.root)
     }

@@ -30,7 +30,7 @@ use super::etcd::{Compare, Error as EtcdError, KeyValue, Keys, Op, Txn, TxnAnswe
 use super::keys::Names;
 use super::kv::Kv;
 use crate::model::claim::BLOCK;
-use crate::model::pools::Range;
+use crate::model::pools::{Range, address, number};
 use crate::model::{Claim, Epoch, Held, NetworkId, Registration};
 
 /// How long after a backup was put back no new claims are made: other hosts put theirs again meanwhile.
@@ -460,20 +460,6 @@ fn blocks(network: NetworkId, ranges: &[Range]) -> impl Iterator<Item = Claim> {
         let v6 = range.start.is_ipv6();
         (start / size..=end / size).map(move |block| Claim::of_address(network, address(block * size, v6)))
     })
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-fn address(number: u128, v6: bool) -> IpAddr {
-    match u32::try_from(number) {
-        Ok(number) if !v6 => IpAddr::V4(number.into()),
-        _ => IpAddr::V6(number.into()),
-    }
 }
 
 /// A value as JSON. What is written here has no maps with other keys than texts, so that it cannot fail.

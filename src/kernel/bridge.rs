@@ -9,13 +9,11 @@ use netlink_packet_route::link::{BridgeStpState, InfoBridge, InfoKind, LinkAttri
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 use uuid::Uuid;
 
-use super::LinkSelector;
 use super::answer::{Failure, Request};
 use super::create::{self, Made};
-use super::links::{self, Target, send_all, shape, with_attributes};
+use super::links::{self, Target, send_all, shape};
 use super::message::Batch;
 use super::nft::Nft;
-use super::seen::require;
 use super::socket::Netlink;
 use super::untyped;
 
@@ -85,16 +83,7 @@ pub(super) fn set(netlink: &mut Netlink, network: NetworkId, changes: &BTreeSet<
         }
     }
     let mut batch = Batch::default();
-    if !link.is_empty() {
-        batch.set(Request::Link, target, |message| with_attributes(message, &link));
-    }
-    if host_ip_off {
-        batch.ip_off(target);
-    }
-    if !addresses.is_empty() {
-        let index = require(netlink, LinkSelector::Altname(&altname))?.index;
-        addresses.into_iter().for_each(|address| batch.unaddress(index, address));
-    }
+    batch.set_common(netlink, &altname, &link, host_ip_off, addresses)?;
     if !bridge.is_empty() {
         let message = target.name(LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge));
         let message = bridge.into_iter().fold(message, LinkMessageBuilder::<LinkBridge>::append_info_data);

@@ -86,6 +86,30 @@ impl Batch {
         self.v6_off(target);
     }
 
+    /// What a bridge and the device that leads it to other hosts have in common: attributes, the host's IP switched off, and addresses
+    /// taken off, which needs the link's index.
+    pub(super) fn set_common(
+        &mut self,
+        netlink: &mut Netlink,
+        altname: &str,
+        attributes: &[LinkAttribute],
+        host_ip_off: bool,
+        addresses: Vec<Address>,
+    ) -> Result<(), Failure> {
+        let target = Target::Altname(altname);
+        if !attributes.is_empty() {
+            self.set(Request::Link, target, |message| with_attributes(message, attributes));
+        }
+        if host_ip_off {
+            self.ip_off(target);
+        }
+        if !addresses.is_empty() {
+            let index = require(netlink, LinkSelector::Altname(altname))?.index;
+            addresses.into_iter().for_each(|address| self.unaddress(index, address));
+        }
+        Ok(())
+    }
+
     /// The changes of a device on the host's side, without the bridge port's flags and the ownership tag.
     fn host_side(&mut self, target: Target<'_>, index: u32, messages: &Messages<'_>, send_as: IpOff) {
         let shaped = !messages.link.is_empty();

@@ -9,11 +9,11 @@ use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkVxlan};
 use uuid::Uuid;
 
 use super::answer::{Failure, Request};
-use super::links::{self, Target, send_all, with_attributes};
+use super::links::{self, Target, send_all};
 use super::message::Batch;
-use super::seen::{PASS_LINK_LOCAL, PLAIN, require};
+use super::seen::{PASS_LINK_LOCAL, PLAIN};
 use super::socket::Netlink;
-use super::{LinkSelector, untyped};
+use super::untyped;
 use crate::model::NetworkId;
 use crate::model::names::{self, SegmentKind};
 use crate::plan::SegmentChange;
@@ -50,16 +50,7 @@ pub(super) fn set(
             .append_info_data(InfoVxlan::Learning(false));
         batch.add(Request::Link, 0, RouteNetlinkMessage::NewLink(device.build()));
     }
-    if !link.is_empty() {
-        batch.set(Request::Link, target, |message| with_attributes(message, &link));
-    }
-    if host_ip_off {
-        batch.ip_off(target);
-    }
-    if !addresses.is_empty() {
-        let index = require(netlink, LinkSelector::Altname(&altname))?.index;
-        addresses.into_iter().for_each(|address| batch.unaddress(index, address));
-    }
+    batch.set_common(netlink, &altname, &link, host_ip_off, addresses)?;
     // The kernel goes on after a refused message, and a device that is in no bridge is not to be up.
     send_all(netlink, batch).map_err(|failure| links::explained(netlink, failure, master))?;
     let mut batch = Batch::default();

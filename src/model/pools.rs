@@ -117,10 +117,15 @@ impl FreeRanges {
     }
 
     fn address(&self, number: u128) -> IpAddr {
-        match u32::try_from(number) {
-            Ok(v4) if !self.v6 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
-            _ => IpAddr::V6(Ipv6Addr::from_bits(number)),
-        }
+        address(number, self.v6)
+    }
+}
+
+/// The address of a family with this [`number`].
+pub fn address(number: u128, v6: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(v4) if !v6 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(number)),
     }
 }
 

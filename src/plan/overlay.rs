@@ -359,7 +359,7 @@ mod tests {
         let of = |mac, to, ip| BTreeSet::from([Entry::Forward { mac, to }, Entry::Bridge(mac), Entry::Neighbour { ip, mac }]);
         assert_eq!(about, of(mac(1), host(1), ip(1)));
         assert!(about.iter().all(|entry| overlay.wants(entry)));
-        // It moves to another host: what was there and what is to be there.
+        // It moves to another host: entries of before are removed, those of after added.
         let moved = overlay.put_remote(mac(1), remote(2, &[1]));
         assert_eq!(moved, &of(mac(1), host(1), ip(1)) | &of(mac(1), host(2), ip(1)));
         let wanted: Vec<&Entry> = moved.iter().filter(|entry| overlay.wants(entry)).collect();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Error, HostView, Service};
-use crate::fleet::agent::{Fleet, Local, Status, second};
+use crate::clock;
+use crate::fleet::agent::{Fleet, Local, Status};
 use crate::fleet::etcd::Etcd;
 use crate::fleet::member::{ForgetError, MemberError};
 use crate::model::Registration;
@@ -60,7 +61,7 @@ impl Service {
     }
 
     fn only_host(&self) -> HostView {
-        let now = second();
+        let now = clock::second();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let uptime = Duration::from_secs(self.reconciler.started.elapsed().as_secs());
         let since = now.saturating_sub(uptime).unwrap_or(now);

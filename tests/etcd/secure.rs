@@ -172,7 +172,7 @@ fn a_user_does_what_its_role_may_and_gets_new_tokens() {
         assert!(!error.to_string().contains("pass word") && !format!("{etcd:?}").contains("pass word"));
         secret("another");
         put_at(&etcd, "/nicd/c").await.unwrap();
-        // A password for all to read is not used.
+        // A password that every user can read is not used.
         fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
         let error = put_at(&client(&[&node.url], &lines), "/nicd/d").await.unwrap_err();
         assert!(matches!(&error, Error::Denied(why) if why.contains("every user of this host can read")), "{error}");

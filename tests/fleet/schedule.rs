@@ -32,7 +32,7 @@ const MACS: u8 = 12;
 struct Stored {
     registration: Option<Registration>,
     held: Vec<Held>,
-    /// What another host has, for now.
+    /// Claims that another host has in etcd while it is not decided whose they are.
     disputed: Vec<Held>,
     /// Addresses of its ports, with their MACs.
     ports: BTreeMap<IpAddr, Mac>,
@@ -251,7 +251,7 @@ impl Process {
         Ok(())
     }
 
-    /// A block, or one that somebody has asked for.
+    /// A block, or one MAC that a client has asked for.
     async fn claim_macs(&self, registration: &Registration) -> Result<(), MemberError> {
         let mac = Mac([0xfa, 0x16, 0x3e, 0, self.draw(MACS), 3]);
         let claim = if self.draw(4) == 0 { Claim::Mac(mac) } else { Claim::of_mac(mac) };
