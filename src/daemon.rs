@@ -279,7 +279,7 @@ pub async fn serve<K: Kernel + Clone>(
     service.reconciler().begin().await.map_err(failed)?;
     tokio::spawn(Arc::clone(&service).follow_jobs());
     let mut member = fleet.map(|fleet| {
-        service.join(Arc::clone(&fleet));
+        service.enter_fleet(Arc::clone(&fleet));
         tokio::spawn(fleet.run(Arc::clone(&service), signals.stop.clone()))
     });
     let ended = CancellationToken::new();
@@ -361,8 +361,8 @@ fn policy(settings: &Settings) -> Policy {
         physical_networks: settings.physical_networks.clone(),
         vlans: settings.segments.vlan.clone(),
         vnis: settings.segments.vxlan.clone(),
-        // Hosts do not tell each other of their ports yet, without which a tunnel leads nowhere.
-        tunnel: None,
+        in_fleet: settings.fleet.is_some(),
+        tunnel: settings.tunnel.address,
         guest: settings.guest.clone(),
         require_host_closed: settings.links.require_host_closed,
         conflict_probe: settings.links.conflict_probe,
@@ -379,7 +379,7 @@ fn host(settings: &Settings) -> String {
 }
 
 /// This host's part in its fleet, if it is to be in one.
-fn in_fleet(settings: &Settings, loaded: &Loaded) -> Option<Arc<Fleet<Etcd>>> {
+fn in_fleet(settings: &Settings, loaded: &Loaded) -> Option<Arc<Fleet>> {
     let fleet = settings.fleet.as_ref()?;
     let name = (fleet.name.as_str(), host(settings));
     Some(Arc::new(Fleet::new(Etcd::new(fleet), name, loaded.store_id, settings.tunnel.address, loaded.registration)))

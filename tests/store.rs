@@ -19,7 +19,7 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, Epoch, FixedIp, GroupId, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
+    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
     RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
 };
 use nicd::plan::groups::number;
@@ -88,8 +88,15 @@ fn records_survive_a_reopening() {
     let told = notices.iter().map(|one| Change::PutNotice(Box::new(one.clone()))).collect();
     opened.commit(told, Purpose::Growing).unwrap();
     opened.commit(vec![Change::ForgetNotice(notices[1].recipient(), notices[1].about())], Purpose::Freeing).unwrap();
-    let registration = Registration { created: 4, epoch: Epoch { number: 1, id: Uuid::from_u128(5) }, seen: 6 };
-    let noted = [Change::ReserveEvents(77), Change::NoteRegistration(registration)];
+    let registration = Registration { created: 4, epoch: Epoch { number: 1, id: Uuid::from_u128(5) }, seen: 6, is_settled: false };
+    let network_of = NetworkId(Uuid::from_u128(7));
+    let held = [1, 40].map(|last| Held {
+        claim: Claim::of_address(network_of, [192, 0, 2, last].into()),
+        made: 9,
+        epoch: registration.epoch,
+    });
+    let claims = [Change::PutClaim(held[0]), Change::PutClaim(held[1]), Change::DeleteClaim(held[1].claim)];
+    let noted = [Change::ReserveEvents(77), Change::NoteRegistration(registration)].into_iter().chain(claims);
     let gone = [Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key)].into_iter().chain(noted).collect();
     opened.commit(gone, Purpose::Freeing).unwrap();
     opened.close();
@@ -103,6 +110,7 @@ fn records_survive_a_reopening() {
         next_event: 77,
         lost: None,
         registration: Some(registration),
+        claims: vec![held[0]],
         networks: vec![network()],
         subnets: vec![subnet()],
         servers: vec![server],
@@ -215,6 +223,7 @@ fn networks_keep_the_zones_that_they_had() {
     opened.close();
     let sql = Connection::open(dir.path().join(FILE)).unwrap();
     sql.execute("UPDATE networks SET body = json_remove(body, '$.zone')", []).unwrap();
+    sql.execute_batch("DROP TABLE claims").unwrap();
     sql.pragma_update(None, "user_version", 6).unwrap();
     drop(sql);
     let zones = [derived(first) + 1, derived(first), derived(901), derived(901)];
@@ -647,6 +656,7 @@ fn network() -> Network {
         zone: 4096,
         port_security: true,
         isolated: false,
+        scope: nicd::model::Scope::Host,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
         revision_number: 1,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::model::action::{Action, NetworkChange, NewNetwork};
 use crate::model::network::{MAX_MTU, MIN_MTU};
 use crate::model::segment::{VLANS, VNIS};
-use crate::model::{NetworkId, NetworkKind};
+use crate::model::{NetworkId, NetworkKind, Scope};
 use crate::service::{Error, NetworkView, Reply};
 
 use super::AppState;
@@ -41,6 +41,7 @@ impl Resource for NetworkView {
         "nicd:uplink",
         "port_security_enabled",
         "nicd:isolated",
+        "nicd:scope",
         "revision_number",
         "created_at",
         "updated_at",
@@ -124,6 +125,8 @@ answer! {
         "port_security_enabled": view.network.port_security => truth(),
         /// Whether its ports are sent only what is for them, ARP, neighbour discovery, router advertisements and DHCP.
         "nicd:isolated": view.network.isolated => truth(),
+        /// `fleet`: all hosts of the fleet have it; `host`: this host alone.
+        "nicd:scope": view.network.scope.as_str() => one_of_words(["host", "fleet"]),
         /// Always empty.
         "tags": Value::Array(Vec::new()) => empty_list(),
         /// Counts its changes, for `If-Match`.
@@ -148,6 +151,8 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
     let segmentation_id = read_segment(&mut fields, kind)?;
     let port_security = fields.truth("port_security_enabled")?.unwrap_or(true);
     let isolated = fields.truth("nicd:isolated")?.unwrap_or(false);
+    let scope = fields.value("nicd:scope");
+    let scope = scope.as_ref().map(|asked| read_scope(asked, kind)).transpose()?;
     unchanging(&mut fields)?;
     fields.end()?;
     Ok(NewNetwork {
@@ -162,7 +167,20 @@ fn read_new(mut fields: Fields) -> Result<NewNetwork, BodyError> {
         segmentation_id,
         port_security,
         isolated,
+        scope,
     })
+}
+
+/// For which hosts a network is to be.
+fn read_scope(asked: &Value, kind: NetworkKind) -> Result<Scope, BodyError> {
+    match asked.as_str() {
+        Some("host") if kind == NetworkKind::Vxlan => {
+            Err(wrong("nicd:scope", asked, "a vxlan network connects the hosts of a fleet: leave it out"))
+        }
+        Some("host") => Ok(Scope::Host),
+        Some("fleet") => Ok(Scope::Fleet),
+        _ => Err(wrong("nicd:scope", asked, "host or fleet is expected")),
+    }
 }
 
 /// A network's kind as asked for, or as follows from what else is.
@@ -257,6 +275,9 @@ mod tests {
             json!({"admin_state_up": null}),
             json!({"port_security_enabled": null}),
             json!({"nicd:isolated": null}),
+            json!({"nicd:scope": null}),
+            json!({"nicd:scope": "region"}),
+            json!({"nicd:scope": "host", "provider:network_type": "vxlan"}),
             json!({"tenant_id": "a", "project_id": "b"}),
             json!({"nicd:bridge": "a/b"}),
             json!({"provider:network_type": "gre"}),

@@ -170,7 +170,7 @@ fn in_path(name: &str) -> Parameter {
     let parameter = match name {
         "flavor" => parameter(name, segment()).example(Some(crate::api::flavors::ID.into())),
         "alias" => parameter(name, segment()).example(Some("port-security".into())),
-        "name" => parameter(name, segment()).description(Some("A host's name.")).example(Some("compute-1".into())),
+        "host" => parameter(name, segment()).description(Some("A host's name.")).example(Some("compute-1".into())),
         "project" => parameter(name, segment()).description(Some("Not stored; any text.")).example(Some("demo".into())),
         name => parameter(name, any_uuid()),
     };

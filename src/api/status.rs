@@ -209,6 +209,10 @@ pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
 
 /// What takes an address that the client may name.
 const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
+/// What asks etcd in a fleet.
+const IN_FLEET: &[RequestStep] = &[
+    Fleet, Attach, NewPort, ChangePort, NewNetwork, ChangeNetwork, DropNetwork, NewSubnet, ChangeSubnet, DropSubnet,
+];
 /// What changes the kernel.
 const KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.
@@ -267,7 +271,8 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_job", S::NOT_FOUND, "JobNotFound", &[Job]),
     row("no_such_host", S::NOT_FOUND, "HostNotFound", &[FleetHost]),
     row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
-    row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", &[Fleet]),
+    row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", IN_FLEET),
+    row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),
     row("port_is_trunk_parent", S::CONFLICT, "PortInUseAsTrunkParent", &[DropPort]),

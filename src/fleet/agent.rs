@@ -1,21 +1,31 @@
 //! This host in its fleet: it registers, tells that it is alive, and joins again when etcd was away or is another one.
+//!
+//! What goes on while it takes part is in the files beside: claims are made ahead ([`claims`](super::claims)), what others define and have
+//! is followed ([`follow`](super::follow)), and its own ports are told of ([`publish`](super::publish)).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::etcd::{Compare, Keys, Lease, Op, Txn};
+use super::abroad::Change;
+use super::etcd::{Compare, Etcd, Keys, Lease, Op, Txn};
 use super::keys::Names;
 use super::kv::Leases;
-use super::member::{self, ForgetError, HostRecord, Member, MemberError, VERSION};
+use super::member::{self, ForgetError, GRACE, HostRecord, Member, MemberError, VERSION};
+use super::published::Published;
 use super::roster::{HostView, LIFE, Sign, hosts};
 use crate::clock;
-use crate::model::Registration;
+use crate::model::definition::{Definition, DefinitionName};
+use crate::model::pools::Range;
+use crate::model::{Held, Need, NetworkId, PortId, Registration, SubnetId};
 
 /// How often this host tells that it is alive.
 const EVERY: Duration = Duration::from_secs(LIFE as u64 / 3);
@@ -52,25 +62,89 @@ pub struct Status {
     pub trouble: Option<String>,
 }
 
-/// What the fleet needs of the rest of the daemon.
+/// What the fleet needs of the rest of the daemon. What returns an error could not be noted durably.
 pub trait Local: Send + Sync + 'static {
     /// How many ports this host has.
     fn ports(&self) -> usize;
 
-    /// Notes a registration durably.
-    fn note(&self, registration: Registration) -> impl Future<Output = Result<(), String>> + Send;
-
     /// Takes in how this host stands, for health and numbers.
     fn tell(&self, status: &Status);
+
+    /// What is noted as this host's, and what its ports have beside.
+    fn claims(&self) -> Vec<Held>;
+
+    /// Notes a registration with what came of the claims: what is held, and what another host has.
+    fn join(
+        self: Arc<Self>,
+        registration: Registration,
+        held: Vec<Held>,
+        lost: Vec<(Held, String)>,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Notes a registration.
+    fn settle(&self, registration: Registration) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Notes a claim.
+    fn hold(&self, held: Held) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Notes that a claim is given up. False if something of it is in use, and it stays.
+    fn let_go(&self, held: &Held) -> impl Future<Output = Result<bool, String>> + Send;
+
+    /// Whether what is needed is claimed by now.
+    fn has(&self, need: &Need) -> bool;
+
+    /// Where addresses of a subnet are given from.
+    fn pools(&self, subnet: SubnetId) -> Vec<Range>;
+
+    /// What is to be claimed ahead, but for addresses of these subnets.
+    fn short_of(&self, exhausted: &BTreeSet<SubnetId>) -> Vec<Need>;
+
+    /// The claims of addresses of networks without ports here.
+    fn idle(&self) -> Vec<Held>;
+
+    /// The definitions that are known here, but for those of networks on which work is under way.
+    fn definitions(&self) -> Vec<Definition>;
+
+    /// Takes in what is defined.
+    fn adopt(self: Arc<Self>, definition: Definition) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Takes in that something is not defined any more. Answers with the definitions of what has to stay, since ports of this host use it.
+    fn abandon(self: Arc<Self>, name: DefinitionName) -> impl Future<Output = Result<Vec<Definition>, String>> + Send;
+
+    /// The shared networks that have ports here.
+    fn own_networks(&self) -> BTreeSet<NetworkId>;
+
+    /// All of this host's ports of shared networks.
+    fn own_ports(&self) -> BTreeMap<PortId, Published>;
+
+    /// One of them, as it is now; none if it is gone.
+    fn own_port(&self, port: PortId) -> Option<Published>;
+
+    /// Takes the ports of which something changed since they were taken last.
+    fn take_changed(&self) -> BTreeSet<PortId>;
+
+    /// Waits until there is one.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Takes in what other hosts have of a network.
+    fn abroad(self: Arc<Self>, network: NetworkId, change: Change);
 }
 
 /// This host's part in its fleet.
 #[derive(Debug)]
-pub struct Fleet<K> {
-    kv: K,
-    names: Names,
-    member: Member<K>,
+pub struct Fleet {
+    pub(super) kv: Etcd,
+    pub(super) names: Names,
+    pub(super) member: Member<Etcd>,
     state: Mutex<State>,
+    /// One claims at a time: those who wait may find that it is done.
+    pub(super) claiming: tokio::sync::Mutex<()>,
+    /// The revision up to which definitions are followed.
+    pub(super) followed: watch::Sender<i64>,
+    /// Rung when this host may have its first port on a network, or none any more.
+    pub(super) networks_change: Notify,
+    /// Rung when this host has to join again.
+    joins_again: Notify,
 }
 
 #[derive(Debug)]
@@ -81,10 +155,10 @@ struct State {
     failing: Option<Instant>,
 }
 
-impl<K: Leases> Fleet<K> {
+impl Fleet {
     /// The host with this name in the fleet, with the id of its own store, and its registration if it has noted one.
     pub fn new(
-        kv: K,
+        kv: Etcd,
         (name, host): (&str, String),
         store: Uuid,
         tunnel: Option<std::net::IpAddr>,
@@ -102,7 +176,16 @@ impl<K: Leases> Fleet<K> {
             revision: noted.map(|noted| noted.seen),
             trouble: Some("etcd has not answered yet".to_owned()),
         };
-        Self { kv, names, member, state: Mutex::new(State { registration: noted, status, failing: None }) }
+        Self {
+            kv,
+            names,
+            member,
+            state: Mutex::new(State { registration: noted, status, failing: None }),
+            claiming: tokio::sync::Mutex::default(),
+            followed: watch::Sender::default(),
+            networks_change: Notify::new(),
+            joins_again: Notify::new(),
+        }
     }
 
     /// How this host stands.
@@ -135,7 +218,7 @@ impl<K: Leases> Fleet<K> {
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.take_part(&*local) => ended,
+                ended = self.take_part(&local) => ended,
                 () = stop.cancelled() => {
                     let _ = tokio::time::timeout(LEAVE_LIMIT, self.leave(&*local)).await;
                     return Ok(());
@@ -144,6 +227,7 @@ impl<K: Leases> Fleet<K> {
             if matches!(ended, MemberError::NameTaken { .. } | MemberError::Newer { .. }) {
                 return Err(ended);
             }
+            tracing::debug!(error = %ended, "this host joins its fleet again");
             let failing = *self.state().failing.get_or_insert_with(Instant::now);
             if failing.elapsed() >= TOLD_AFTER {
                 self.stands(&*local, Err(&ended));
@@ -159,51 +243,122 @@ impl<K: Leases> Fleet<K> {
         }
     }
 
-    /// Joins, and tells that this host is alive, until that fails.
-    async fn take_part(&self, local: &impl Local) -> MemberError {
+    /// Joins, and takes part until that fails.
+    async fn take_part<L: Local>(&self, local: &Arc<L>) -> MemberError {
         let Err(ended) = self.try_to_take_part(local).await;
         ended
     }
 
-    async fn try_to_take_part(&self, local: &impl Local) -> Result<std::convert::Infallible, MemberError> {
+    async fn try_to_take_part<L: Local>(&self, local: &Arc<L>) -> Result<Infallible, MemberError> {
         let known = self.state().registration;
-        let joined = self.member.join(known, &[]).await?;
-        let registration = joined.registration;
+        let joined = self.member.join(known, &local.claims()).await?;
         if joined.was_forgotten {
             tracing::warn!("the fleet had forgotten this host, which is registered anew");
         }
-        if known.is_none_or(|known| (known.created, known.epoch) != (registration.created, registration.epoch)) {
-            // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
-            local.note(registration).await.map_err(MemberError::NotNoted)?;
+        for (held, host) in &joined.lost {
+            tracing::error!(claim = ?held.claim, host, "another host has what ports of this host may have: they are kept down");
         }
+        let is_settled = !joined.is_other_epoch && known.is_none_or(|known| known.is_settled);
+        let registration = Registration { is_settled, ..joined.registration };
+        let is_undecided = !joined.lost.is_empty();
+        // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
+        Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
         self.state().registration = Some(registration);
         let lease = self.kv.grant(LIFE).await?;
+        let sign = self.sign(&**local, &registration, Some(lease)).await?;
+        self.stands(&**local, Ok(registration.seen));
+        // In an etcd that has lost something, what is not there was not deleted.
+        let is_conclusive = known.is_some_and(|known| known.epoch == registration.epoch && known.is_settled);
+        let (ended, ..) = tokio::try_join!(
+            self.stay(&**local, lease, sign),
+            self.settle(local, registration, is_undecided),
+            self.keep_claims(local),
+            self.follow(local, is_conclusive),
+            self.publish(local, registration),
+            self.is_to_join_again(),
+        )?;
+        Ok(ended)
+    }
+
+    /// Tells that this host is alive.
+    async fn stay(&self, local: &impl Local, lease: Lease, mut sign: Sign) -> Result<Infallible, MemberError> {
         let mut told = Instant::now();
-        let mut sign = self.sign(local, &registration, Some(lease)).await?;
-        self.stands(local, Ok(registration.seen));
         loop {
             sleep(EVERY).await;
             if !self.kv.keep_alive(lease).await? {
                 return Err(MemberError::Silent);
             }
             if local.ports() != sign.ports || told.elapsed() >= LASTING {
-                sign = self.sign(local, &registration, Some(lease)).await?;
+                let registration = self.registered()?;
+                sign = self.sign(local, &registration, None).await?;
                 told = Instant::now();
             }
         }
     }
 
-    /// Tells of this host.
+    /// Notes that all hosts have had their time to put their claims again. What is undecided until then is tried once more.
+    async fn settle<L: Local>(
+        &self,
+        local: &Arc<L>,
+        registration: Registration,
+        is_undecided: bool,
+    ) -> Result<Infallible, MemberError> {
+        if registration.is_settled {
+            return std::future::pending().await;
+        }
+        sleep(GRACE).await;
+        let settled = Registration { is_settled: true, ..registration };
+        local.settle(settled).await.map_err(MemberError::NotNoted)?;
+        self.state().registration = Some(settled);
+        if is_undecided { Err(MemberError::Undecided) } else { std::future::pending().await }
+    }
+
+    async fn is_to_join_again(&self) -> Result<Infallible, MemberError> {
+        self.joins_again.notified().await;
+        Err(MemberError::OtherEpoch)
+    }
+
+    /// Has this host join again if that is what an error means.
+    pub(super) fn note_error(&self, error: &MemberError) {
+        if matches!(error, MemberError::Forgotten(_) | MemberError::OtherEpoch | MemberError::Newer { .. }) {
+            self.joins_again.notify_one();
+        }
+    }
+
+    /// What this host is registered as.
+    ///
+    /// # Errors
+    /// It is not connected to its fleet.
+    pub(super) fn registered(&self) -> Result<Registration, MemberError> {
+        let state = self.state();
+        match state.registration {
+            Some(registration) if state.status.connected => Ok(registration),
+            _ => Err(MemberError::NotConnected(state.status.trouble.clone().unwrap_or_default())),
+        }
+    }
+
+    /// Tells of this host: that it is alive as long as a lease is, or only what is of it.
     async fn sign(&self, local: &impl Local, registration: &Registration, lease: Option<Lease>) -> Result<Sign, MemberError> {
+        let alive = lease.map(|lease| (self.names.alive(&self.host()), lease.id));
+        self.tell_of(local, registration, |value| {
+            alive.map(|(key, lease)| Op::Put { key, value, lease })
+        })
+        .await
+    }
+
+    async fn tell_of(
+        &self,
+        local: &impl Local,
+        registration: &Registration,
+        beside: impl FnOnce(Vec<u8>) -> Option<Op>,
+    ) -> Result<Sign, MemberError> {
         let sign = Sign { v: VERSION, ports: local.ports(), at: clock::second() };
         let value = serde_json::to_vec(&sign).unwrap_or_default();
         let host = self.host();
         let lasting = Op::Put { key: self.names.last_seen(&host), value: value.clone(), lease: 0 };
-        let leased = lease.map(|lease| Op::Put { key: self.names.alive(&host), value, lease: lease.id });
-        let gone = lease.is_none().then(|| Op::Delete(Keys::One(self.names.alive(&host))));
-        let then = [lasting].into_iter().chain(leased).chain(gone).collect();
+        let then = [lasting].into_iter().chain(beside(value)).collect();
         let when = vec![Compare::made(self.names.host(&host), registration.created)];
-        let answer = self.kv.txn(Txn::when(when, then)).await?;
+        let answer = self.kv.txn(&Txn::when(when, then)).await?;
         self.state().status.revision = Some(answer.header.revision);
         if answer.succeeded { Ok(sign) } else { Err(MemberError::Forgotten(host)) }
     }
@@ -211,8 +366,9 @@ impl<K: Leases> Fleet<K> {
     /// Tells that this host stops.
     async fn leave(&self, local: &impl Local) {
         let registration = self.state().registration;
+        let gone = Op::Delete(Keys::One(self.names.alive(&self.host())));
         if let Some(registration) = registration
-            && let Err(error) = self.sign(local, &registration, None).await
+            && let Err(error) = self.tell_of(local, &registration, |_| Some(gone)).await
         {
             tracing::debug!(%error, "the fleet was not told of the stop");
         }
@@ -244,7 +400,7 @@ impl<K: Leases> Fleet<K> {
         local.tell(&status);
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         self.state().status.host.clone()
     }
 

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Claim, Mac, NetworkId};
+use crate::model::definition::DefinitionName as Name;
+use crate::model::{Claim, Mac, NetworkId, PortId, SubnetId};
 
 /// The names of one fleet's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,82 @@ impl Names {
     /// The last part of a key: a host's name in those that end with it.
     pub fn last<'a>(&self, key: &'a str) -> &'a str {
         key.rsplit('/').next().unwrap_or(key)
+    }
+
+    /// What is defined for all hosts.
+    pub fn definitions(&self) -> String {
+        format!("{}def/", self.root)
+    }
+
+    /// A definition.
+    pub fn definition(&self, name: Name) -> String {
+        match name {
+            Name::Network(network) => format!("{}net/{network}", self.definitions()),
+            Name::Subnet(network, subnet) => format!("{}{subnet}", self.subnets(network)),
+        }
+    }
+
+    /// The definitions of a network's subnets.
+    pub fn subnets(&self, network: NetworkId) -> String {
+        format!("{}subnet/{network}/", self.definitions())
+    }
+
+    /// Which definition a key is of; none for a key of another form.
+    pub fn definition_of(&self, key: &str) -> Option<Name> {
+        let path = key.strip_prefix(&self.definitions())?;
+        match path.split('/').collect::<Vec<_>>()[..] {
+            ["net", network] => Some(Name::Network(NetworkId(network.parse().ok()?))),
+            ["subnet", network, subnet] => {
+                Some(Name::Subnet(NetworkId(network.parse().ok()?), SubnetId(subnet.parse().ok()?)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Which network has a number of VXLAN.
+    pub fn vxlan(&self, vni: u32) -> String {
+        format!("{}segment/vxlan/{vni}", self.root)
+    }
+
+    /// Which network has a VLAN of a physical network; 0 for its untagged side.
+    pub fn vlan(&self, physical: &str, vlan: u32) -> String {
+        format!("{}segment/vlan/{vlan}/{physical}", self.root)
+    }
+
+    /// The ports of a network.
+    pub fn ports(&self, network: NetworkId) -> String {
+        format!("{}{network}/", self.all_ports())
+    }
+
+    /// All ports.
+    pub fn all_ports(&self) -> String {
+        format!("{}port/", self.root)
+    }
+
+    /// A port.
+    pub fn port(&self, network: NetworkId, host: &str, port: PortId) -> String {
+        format!("{}{host}/{port}", self.ports(network))
+    }
+
+    /// The host and the id of a port of a network; none for a key of another form.
+    pub fn port_of(&self, network: NetworkId, key: &str) -> Option<(String, PortId)> {
+        let (host, port) = key.strip_prefix(&self.ports(network))?.split_once('/')?;
+        Some((host.to_owned(), PortId(port.parse().ok()?)))
+    }
+
+    /// Where a port is.
+    pub fn place(&self, port: PortId) -> String {
+        format!("{}where/{port}", self.root)
+    }
+
+    /// The list of a host's ports.
+    pub fn own_ports(&self, host: &str) -> String {
+        format!("{}own/{host}/", self.root)
+    }
+
+    /// A port in the list of its host.
+    pub fn own_port(&self, host: &str, port: PortId) -> String {
+        format!("{}{port}", self.own_ports(host))
     }
 
     /// A claim.

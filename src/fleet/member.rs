@@ -109,6 +109,18 @@ pub enum MemberError {
     /// It could not be noted what etcd has of this host.
     #[error("{0}")]
     NotNoted(String),
+    /// Other hosts may have to put their claims again, and have not had the time.
+    #[error("a backup of etcd was put back, or it is another one: nothing is claimed for {} s, until all hosts have told what they have", GRACE.as_secs())]
+    Unsettled,
+    /// What another host has was tried once more, as it may be this one's.
+    #[error("other hosts have had their time to tell what they have")]
+    Undecided,
+    /// There is nothing to ask.
+    #[error("{0}")]
+    NotConnected(String),
+    /// What others do is not followed any more.
+    #[error("{0}")]
+    NotFollowed(String),
     /// It told of itself too late: others count it as lost.
     #[error("this host was not heard of for too long")]
     Silent,
@@ -271,7 +283,7 @@ impl<K: Kv> Member<K> {
                 continue;
             }
             self.seen.store(answer.header.revision, Ordering::Relaxed);
-            return Ok(Registration { created: found.create_revision, epoch: now, seen: answer.header.revision });
+            return Ok(Registration { created: found.create_revision, epoch: now, seen: answer.header.revision, is_settled: true });
         }
         Err(MemberError::Contended(host))
     }
@@ -463,7 +475,7 @@ fn blocks(network: NetworkId, ranges: &[Range]) -> impl Iterator<Item = Claim> {
 }
 
 /// A value as JSON. What is written here has no maps with other keys than texts, so that it cannot fail.
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 

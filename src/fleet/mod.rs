@@ -38,9 +38,15 @@
 //! The protocol is run by the thousand in `tests/fleet` against a store in memory that loses, delays and cuts. Claims are not given to
 //! ports yet: networks are each host's own.
 
+pub mod abroad;
 pub mod agent;
+pub mod claims;
+pub mod definitions;
 pub mod etcd;
+pub mod follow;
 pub mod keys;
 pub mod kv;
 pub mod member;
+pub mod publish;
+pub mod published;
 pub mod roster;

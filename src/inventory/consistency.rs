@@ -27,7 +27,7 @@ impl Inventory {
         let known: BTreeMap<_, _> = self.networks.values().map(|entry| (entry.record.id, entry.segment.clone())).collect();
         assert_eq!(segments.collect::<BTreeMap<_, _>>(), known, "segments");
         for (id, subnet) in &self.subnets {
-            let mut free = subnet.record.all_free();
+            let mut free = self.all_free(&subnet.record);
             self.held_on_segment_of(subnet).for_each(|ip| free.take(ip));
             assert_eq!(subnet.free, free, "what is free of subnet {id}");
             assert_eq!(subnet.users, users.get(id).copied().unwrap_or(0), "users of subnet {id}");

@@ -20,11 +20,13 @@ use crate::plan::{Deviation, Observed, Overlays};
 use super::adverts::Adverts;
 use super::claim::{Claim, ClaimGuard};
 use super::comparing::OverlayWork;
+use super::held::Holding;
 use super::flapping::{BridgeRepairs, Flapping};
 use super::leases::{PortLease, Responder};
 use super::neighbours::{Conflict, Neighbours};
 use super::open::Open;
 use super::profiles::Profiles;
+use super::publishing::Publishing;
 use super::retry::Retry;
 use super::telling::Telling;
 use super::wakeups::Wakeups;
@@ -69,6 +71,10 @@ pub struct Inventory {
     /// The guests' MACs alone, for the looks at FDBs.
     pub guests: GuestMacs,
     pub(super) addresses: HashMap<(NetworkId, IpAddr), PortId>,
+    /// What this host has claimed in its fleet.
+    pub(super) holding: Holding,
+    /// Of which ports the fleet is to be told.
+    pub publishing: Publishing,
     pub(super) phases: [usize; 6],
     pub have: Observed,
     /// When each link was last looked at, also those in `tombstones`.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::mac::MacError;
 use crate::model::subnet::SubnetError;
-use crate::model::{GroupId, Mac, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
+use crate::model::{GroupId, Mac, Need, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use crate::plan::HostUse;
 
 /// A refusal. The message says what was wrong, with the value, and what would be right.
@@ -112,6 +112,9 @@ pub enum Error {
         /// The port's network.
         network: NetworkId,
     },
+    /// This host has not claimed it in its fleet.
+    #[error("this host has not reserved {} in its fleet", needed(.0))]
+    Unclaimed(Need),
     /// No address is left.
     #[error("No fixed IP addresses available for network: {network} ({used} of {size} addresses of {cidr} are in use)")]
     PoolEmpty {
@@ -177,6 +180,7 @@ impl Error {
             Self::AddressOutside { .. } => "address_outside_subnet",
             Self::AddressKept { .. } | Self::AddressMade { .. } => "address_not_usable",
             Self::SubnetOfOther { .. } => "subnet_of_other_network",
+            Self::Unclaimed(_) => "fleet_unreachable",
             Self::PoolEmpty { .. } => "pool_empty",
             Self::TooManyAddresses { .. } => "too_many_addresses",
             Self::MacInUse { .. } => "mac_in_use",
@@ -195,5 +199,15 @@ pub fn whose(of: HostUse, device: &str) -> String {
         HostUse::Own => format!("{device} has it"),
         HostUse::Peer => format!("it is the other end of an address on {device}"),
         HostUse::NextHop => format!("it is the next hop of a route by {device}"),
+    }
+}
+
+/// What is needed, in words.
+fn needed(need: &Need) -> String {
+    match need {
+        Need::AnyAddress(network, _) => format!("a free address of network {network}"),
+        Need::Address(network, ip) => format!("{ip} of network {network}"),
+        Need::AnyMac(_) => "a free MAC".to_owned(),
+        Need::Mac(mac) => mac.to_string(),
     }
 }

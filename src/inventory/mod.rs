@@ -31,6 +31,7 @@ pub mod flapping;
 mod grouping;
 mod groups;
 mod guided;
+pub mod held;
 pub mod leases;
 pub mod leftovers;
 mod monitors;
@@ -38,6 +39,7 @@ pub mod neighbours;
 mod open;
 mod overlays;
 mod profiles;
+mod publishing;
 pub mod retry;
 mod segments;
 pub mod speaking;
@@ -196,7 +198,9 @@ impl Inventory {
         let (reason, detail) = (None, None);
         let entry =
             PortEntry { phase, reason, detail, claim, retry, telling, refused, reaping, device, looks, dhcp, neighbours, record };
-        self.ports.insert(entry.record.id, entry);
+        let (network, port) = (entry.record.network_id, entry.record.id);
+        self.ports.insert(port, entry);
+        self.port_changed(network, port);
     }
 
     /// Puts another record in a port's place, moving its reservations and its server.
@@ -226,20 +230,24 @@ impl Inventory {
             self.follow_gateway(&before);
             self.follow_gateway(&record);
         }
-        if let Some(entry) = self.ports.get_mut(&record.id) {
+        let (network, port) = (record.network_id, record.id);
+        if let Some(entry) = self.ports.get_mut(&port) {
             entry.record = record;
         }
+        self.port_changed(network, port);
     }
 
     /// Forgets a port and frees its MAC and addresses.
     pub fn remove_port(&mut self, id: PortId) -> Option<PortEntry> {
         let entry = self.ports.remove(&id)?;
+        self.port_changed(entry.record.network_id, id);
         self.due.forget(id);
         self.untold.forget(id);
         self.kept.remove(&id);
         self.contested.remove(&id);
         self.forget_declined(id);
         self.conflicts.remove(&id);
+        self.holding.forget_port(id);
         self.have.note_nic(id, None);
         self.responder.place(id, None);
         self.adverts.place(id, None, Instant::now);
@@ -261,7 +269,9 @@ impl Inventory {
         if let Some(entry) = self.ports.get_mut(&id) {
             self.phases[entry.phase as usize] -= 1;
             entry.phase = phase;
+            let network = entry.record.network_id;
             self.count_phase(id, phase);
+            self.port_changed(network, id);
         }
     }
 
@@ -289,6 +299,7 @@ impl Inventory {
 
     fn reserve(&mut self, port: &Port) {
         self.macs.insert(port.mac.host_side(), port.id);
+        self.holding.use_mac(port.mac);
         self.guests.insert(port.id, port.mac);
         if let Some(device) = self.have.device(port.id) {
             self.guests.place(port.id, device.index);
@@ -306,6 +317,7 @@ impl Inventory {
 
     fn release(&mut self, port: &Port) {
         self.macs.remove(&port.mac.host_side());
+        self.holding.free_mac(port.mac);
         self.guests.remove(port.id);
         for ip in port.held_ips() {
             self.addresses.remove(&(port.network_id, ip.ip_address));
@@ -383,7 +395,7 @@ impl Inventory {
             Some((bridge, link)) => {
                 Err(Error::MacInUse { mac, by: format!("link {} of this host, on bridge {}", link.name, bridge.name) })
             }
-            None => Ok(mac),
+            None => self.check_mac_held(network, mac),
         }
     }
 
@@ -473,7 +485,7 @@ impl Inventory {
             });
             match (found, family.last()) {
                 (Some(ip), _) => chosen.push(ip),
-                (None, Some(last)) => return Err(last.empty()),
+                (None, Some(last)) => return Err(self.none_free(&last.record)),
                 (None, None) => {}
             }
         }
@@ -572,7 +584,7 @@ impl Inventory {
         if subnet.record.network_id != network {
             return Err(Error::SubnetOfOther { subnet: id, network });
         }
-        let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| subnet.empty())?;
+        let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| self.none_free(&subnet.record))?;
         Ok(FixedIp { subnet_id: id, ip_address })
     }
 
@@ -654,7 +666,7 @@ impl Inventory {
             index: 0,
             mac: port.mac,
             mtu: network.mtu,
-            admin_up: port.admin_up && !binding.unproven && self.trunk_is_up(port.id),
+            admin_up: port.admin_up && !binding.unproven && self.other_host_of(port.id).is_none() && self.trunk_is_up(port.id),
             unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
             from_guest: port.limits.from_guest.filter(|limit| limit.exact).map(TokenBucket::from),
@@ -842,7 +854,7 @@ impl SubnetEntry {
         self.users
     }
 
-    fn empty(&self) -> Error {
+    pub(super) fn empty(&self) -> Error {
         let usage = self.free.usage();
         Error::PoolEmpty {
             network: self.record.network_id,

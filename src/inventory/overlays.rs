@@ -58,6 +58,11 @@ impl Inventory {
         }
     }
 
+    /// Whether a port of this host has a MAC.
+    pub fn is_own_mac(&self, mac: Mac) -> bool {
+        self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).is_some_and(|entry| entry.record.mac == mac)
+    }
+
     /// Takes in that the port with this MAC is on no other host any more.
     pub fn remove_remote(&mut self, network: NetworkId, mac: Mac) {
         self.change_overlay(network, |overlay| overlay.remove_remote(mac));

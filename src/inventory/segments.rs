@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use super::Error;
 use super::entries::{Inventory, NetworkEntry, Segment, SubnetEntry};
-use crate::model::{Network, NetworkId, PortId, SubnetId};
+use crate::model::pools::FreeRanges;
+use crate::model::{Network, NetworkId, PortId, Subnet, SubnetId};
 use crate::plan::{HostAddress, Kind, LinkState, VlanProtocol, VlanTag};
 
 /// A port with an address that is this host's as well.
@@ -78,7 +79,7 @@ impl Inventory {
             Some((link, host)) => {
                 Err(Error::AddressOfHost { ip, host: self.host.clone(), device: link.name.clone(), of: host.of })
             }
-            None => Ok(()),
+            None => self.check_held(network, ip),
         }
     }
 
@@ -132,11 +133,19 @@ impl Inventory {
     /// What is free of a subnet's pools, counted anew.
     pub(super) fn fill(&mut self, id: SubnetId) {
         let Some(entry) = self.subnets.get(&id) else { return };
-        let mut free = entry.record.all_free();
+        let mut free = self.all_free(&entry.record);
         for ip in self.held_on_segment_of(entry).filter(|ip| entry.record.cidr.contains(*ip)) {
             free.take(ip);
         }
         self.subnets.get_mut(&id).into_iter().for_each(|entry| entry.free = free.clone());
+    }
+
+    /// What of a subnet's pools can be given as long as no port has any of it.
+    pub(super) fn all_free(&self, subnet: &Subnet) -> FreeRanges {
+        match self.may_give(subnet.network_id) {
+            Some(blocks) => subnet.free_in(&blocks),
+            None => subnet.all_free(),
+        }
     }
 
     pub(super) fn held_on_segment_of(&self, subnet: &SubnetEntry) -> impl Iterator<Item = IpAddr> {

@@ -67,12 +67,15 @@ pub enum SegmentError {
          set ranges there, such as \"4096-8191\""
     )]
     NoVniRanges,
-    /// No tunnel leads anywhere: this host is in no fleet, or its fleet's hosts do not tell each other of ports.
+    /// Tunnels lead nowhere from this host.
     #[error(
-        "provider:network_type vxlan: such a network connects the hosts of a fleet, which do not tell each other of their ports yet; make the network local, flat or \
-         vlan"
+        "provider:network_type vxlan: such a network connects the hosts of a fleet, and this host has no [fleet] with a [tunnel] address; set \
+         them, or make the network local, flat or vlan"
     )]
     FleetOnly,
+    /// This host is in no fleet.
+    #[error("nicd:scope fleet: this host has no [fleet] in its configuration; leave nicd:scope out, or let it be host")]
+    NoFleet,
     /// No link has the tunnel address.
     #[error(
         "no link of this host has the tunnel address {0}, over which VXLAN networks reach other hosts; give it to the link that leads there"
@@ -92,7 +95,7 @@ impl SegmentError {
             Self::UnknownPhysical { .. } => "unknown_physical_network",
             Self::InUse { .. } | Self::VniInUse { .. } => "segment_in_use",
             Self::NoneLeft { .. } | Self::NoRanges | Self::NoVniLeft(_) | Self::NoVniRanges => "no_free_segment",
-            Self::FleetOnly => "fleet_only",
+            Self::FleetOnly | Self::NoFleet => "fleet_only",
             Self::NoUnderlay(_) => "uplink_missing",
         }
     }

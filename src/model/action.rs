@@ -11,7 +11,7 @@ use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId
 use super::job::{JobKind, NicChange};
 use super::mac::Mac;
 use super::names::LinkName;
-use super::network::NetworkKind;
+use super::network::{NetworkKind, Scope};
 use super::pools::Range;
 use super::port::GuestTold;
 use super::port::{AddressPair, Limits, Profile};
@@ -109,6 +109,8 @@ pub struct NewNetwork {
     pub port_security: bool,
     /// Whether its ports are isolated that do not say otherwise.
     pub isolated: bool,
+    /// For which hosts it is; none for the fleet's where this host is in one.
+    pub scope: Option<Scope>,
 }
 
 /// A change of a network; `None` keeps the value.

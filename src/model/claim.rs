@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ids::NetworkId;
-use super::mac::Mac;
+use super::ids::{NetworkId, SubnetId};
+use super::mac::{Mac, MacPrefix};
 
 /// Addresses of a block of IPv4 and of IPv6: 16, aligned.
 pub const BLOCK: u8 = 16;
@@ -44,6 +44,19 @@ impl Claim {
     }
 }
 
+/// What a port is to have of its fleet, and this host has not claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Need {
+    /// A free address of a subnet.
+    AnyAddress(NetworkId, SubnetId),
+    /// This address.
+    Address(NetworkId, IpAddr),
+    /// A free MAC that begins so.
+    AnyMac(MacPrefix),
+    /// This MAC.
+    Mac(Mac),
+}
+
 /// A time in the life of etcd's data, in which no backup was put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +77,13 @@ pub struct Registration {
     pub epoch: Epoch,
     /// The newest revision that was seen.
     pub seen: i64,
+    /// Whether all hosts have had the time to put their claims again since the epoch began.
+    #[serde(default = "yes")]
+    pub is_settled: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A claim that a host holds.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Mac(pub [u8; 6]);
 
 /// The first three octets of generated MACs (`links.mac_prefix`), OpenStack's by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MacPrefix([u8; 3]);
 
@@ -34,6 +34,13 @@ pub enum MacError {
     /// 00:00:00:00:00:00, which the kernel refuses.
     #[error("00:00:00:00:00:00 is not an address; use one such as fa:16:3e:01:02:03")]
     Zero,
+}
+
+impl MacPrefix {
+    /// Its octets.
+    pub fn octets(self) -> [u8; 3] {
+        self.0
+    }
 }
 
 impl Mac {

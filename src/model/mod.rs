@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod claim;
+pub mod definition;
 pub mod dhcp;
 pub mod drops;
 pub mod group;
@@ -26,7 +27,7 @@ pub mod server;
 pub mod subnet;
 pub mod trunk;
 
-pub use claim::{Claim, Epoch, Held, Registration};
+pub use claim::{Claim, Epoch, Held, Need, Registration};
 pub use dhcp::{ExtraOption, IpVersion};
 pub use drops::DropReason;
 pub use group::{Allows, Direction, Family, Group, Remote, Rule};
@@ -36,7 +37,7 @@ pub use ids::{GroupId, JobId, NetworkId, PortId, RuleId, ServerId, SubnetId, Tru
 pub use job::{Job, JobKind, JobStatus, NicChange, Part, PartState};
 pub use mac::{Mac, MacPrefix};
 pub use names::LinkName;
-pub use network::{Network, NetworkKind};
+pub use network::{Network, NetworkKind, Scope};
 pub use phase::{Phase, PhaseEvent, Readiness, Status};
 pub use port::{AddressPair, Binding, Carrier, FixedIp, GuestTold, Intent, Limits, Origin, Port, Profile, RateLimit};
 pub use segment::{IdRanges, PhysicalNetwork, PhysicalNetworks};

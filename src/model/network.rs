@@ -49,6 +49,9 @@ pub struct Network {
     /// Whether its ports are isolated that do not say otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// For which hosts it is.
+    #[serde(default, skip_serializing_if = "Scope::is_host")]
+    pub scope: Scope,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -76,6 +79,31 @@ pub enum NetworkKind {
     Vxlan,
 }
 
+/// For which hosts a network is (`nicd:scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// For this host alone.
+    #[default]
+    Host,
+    /// For all hosts of the fleet: what is not claimed in etcd is not given to its ports.
+    Fleet,
+}
+
+impl Scope {
+    /// The word of the API: `host` or `fleet`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Fleet => "fleet",
+        }
+    }
+
+    fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
+}
+
 /// Zones that networks may have: those below are left to other programs, which count from 1.
 pub const ZONES: RangeInclusive<u16> = 4096..=u16::MAX;
 
@@ -92,6 +120,11 @@ impl NetworkKind {
 }
 
 impl Network {
+    /// Whether all hosts of the fleet have it.
+    pub fn is_shared(&self) -> bool {
+        self.scope == Scope::Fleet
+    }
+
     /// Its VLAN, as a VLAN network.
     pub fn vlan(&self) -> Option<u16> {
         self.segmentation_id.filter(|_| self.kind == NetworkKind::Vlan).and_then(|id| u16::try_from(id).ok())

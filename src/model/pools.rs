@@ -112,6 +112,12 @@ impl FreeRanges {
         Usage { size, used: size.saturating_sub(free) }
     }
 
+    /// The number of free addresses.
+    pub fn left(&self) -> u128 {
+        let usage = self.usage();
+        usage.size - usage.used
+    }
+
     fn same_pool(&self, a: u128, b: u128) -> bool {
         self.pools.iter().any(|&(start, end)| (start..=end).contains(&a) && (start..=end).contains(&b))
     }

@@ -293,6 +293,17 @@ impl Subnet {
         FreeRanges::new(&self.allocation_pools, &self.never())
     }
 
+    /// The addresses free that the pools hold and that are in these ranges.
+    pub fn free_in(&self, ranges: &[Range]) -> FreeRanges {
+        let both = |pool: &Range, range: &Range| {
+            let (start, end) = (pool.start.max(range.start), pool.end.min(range.end));
+            (pool.start.is_ipv4() == range.start.is_ipv4() && start <= end).then_some(Range { start, end })
+        };
+        let pools: Vec<Range> =
+            self.allocation_pools.iter().flat_map(|pool| ranges.iter().filter_map(move |range| both(pool, range))).collect();
+        FreeRanges::new(&pools, &self.never())
+    }
+
     /// Whether an address is in both ranges.
     pub fn overlaps(&self, other: &IpNetwork) -> bool {
         self.cidr.is_ipv6() == other.is_ipv6() && (self.cidr.contains(other.network()) || other.contains(self.cidr.network()))

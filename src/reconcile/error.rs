@@ -28,6 +28,27 @@ pub enum Error {
     /// Only a host that is gone can be forgotten: another one would go on with its addresses.
     #[error("host '{0}' is alive; stop its nicd for good before it is forgotten")]
     HostAlive(String),
+    /// Another host has it.
+    #[error("{what} is reserved by host '{host}' of the fleet; ask that one, choose another, or leave it out to get a free one")]
+    OfOtherHost {
+        /// What.
+        what: String,
+        /// The host's name.
+        host: String,
+    },
+    /// Ports of other hosts use it.
+    #[error("{what} is in use by ports of other hosts ({}); delete them first", hosts.join(", "))]
+    InUseElsewhere {
+        /// What.
+        what: String,
+        /// The hosts' names.
+        hosts: Vec<String>,
+        /// The stable word.
+        reason: &'static str,
+    },
+    /// Other hosts have changed, at this revision, what it depends on: it is done again once that is followed.
+    #[error("other hosts of the fleet have changed the same; try again")]
+    Outdated(i64),
     /// Etcd does not answer, or not as it should.
     #[error("the fleet cannot be reached: {0}")]
     FleetUnreachable(String),
@@ -480,7 +501,9 @@ impl Error {
             Self::Inventory(error) => error.reason(),
             Self::NoSuchHost(_) => "no_such_host",
             Self::HostAlive(_) => "host_alive",
-            Self::FleetUnreachable(_) => "fleet_unreachable",
+            Self::OfOtherHost { .. } => "reserved_elsewhere",
+            Self::InUseElsewhere { reason, .. } => reason,
+            Self::FleetUnreachable(_) | Self::Outdated(_) => "fleet_unreachable",
             Self::NoSuchJob(_) => "no_such_job",
             Self::Segment(error) => error.reason(),
             Self::Uplink(error) => error.fault.reason(),

@@ -131,6 +131,8 @@ pub struct Policy {
     pub vlans: IdRanges,
     /// The numbers of VXLAN networks that name none.
     pub vnis: IdRanges,
+    /// Whether this host is in a fleet, for whose hosts new networks are unless they say otherwise.
+    pub in_fleet: bool,
     /// The tunnel address of this host; none where it is in no fleet, and has no VXLAN networks.
     pub tunnel: Option<IpAddr>,
     /// What guests are told whose subnets say nothing.
@@ -162,6 +164,8 @@ pub struct Context {
     pub part: Option<(JobId, usize)>,
     /// Where the times of an attach's steps are noted, if they are asked for.
     pub receipt: Option<Receipt>,
+    /// It is done after another host, which has told the fleet of it.
+    pub follows: bool,
 }
 
 /// The times of an attach's steps, once it is done.

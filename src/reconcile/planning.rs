@@ -61,6 +61,10 @@ impl Reconciler {
         if state.port(port).is_ok_and(|entry| entry.record.is_unproven()) {
             return (Readiness::Waiting, Some(unproven(state, port)));
         }
+        if let Some(host) = state.other_host_of(port) {
+            let detail = format!("host '{host}' of the fleet has reserved what this port has: give it another address, or another MAC");
+            return (Readiness::Waiting, Some(Why { reason: "claim_lost", detail }));
+        }
         match first_unmet(&want, &bridge, &state.have) {
             None => {
                 let refused = state.port(port).ok().and_then(refused_routes);

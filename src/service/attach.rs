@@ -257,6 +257,9 @@ impl Service {
     /// A random MAC that no port and no link of this host has.
     pub(super) fn draw_mac(&self, state: &Inventory, network: &Network) -> Result<Mac, Error> {
         let prefix = self.reconciler.policy().mac_prefix;
+        if network.is_shared() {
+            return Ok(state.free_mac(network, prefix, rand::random())?);
+        }
         let mut draws = (0..MAC_DRAWS).map(|_| Mac::generated(prefix, rand::random()));
         let free = draws.find(|mac| state.check_mac(*mac, network, None).is_ok());
         free.ok_or(Error::Busy("no free MAC was found under links.mac_prefix"))

@@ -1,21 +1,27 @@
 //! The hosts of the fleet. A nicd without a fleet is the only host of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, HostView, Service};
+use super::{Error, HostView, Service, view};
 use crate::clock;
+use crate::fleet::abroad::{Change as Abroad, Far};
 use crate::fleet::agent::{Fleet, Local, Status};
-use crate::fleet::etcd::Etcd;
 use crate::fleet::member::{ForgetError, MemberError};
-use crate::model::Registration;
+use crate::fleet::published::Published;
+use crate::model::definition::{Definition, DefinitionName};
+use crate::model::pools::Range;
+use crate::model::{Claim, Held, Mac, Need, NetworkId, PortId, Registration, SubnetId};
+use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
 impl Service {
     /// Makes this host one of a fleet. Done once, before requests are served.
-    pub fn join(&self, fleet: Arc<Fleet<Etcd>>) {
+    pub fn enter_fleet(&self, fleet: Arc<Fleet>) {
+        self.reconciler.lock().publish_ports();
         // A second one would be a slip of the daemon's start.
         let _ = self.fleet.set(fleet);
     }
@@ -82,11 +88,6 @@ impl Local for Service {
         self.reconciler.lock().ports.len()
     }
 
-    async fn note(&self, registration: Registration) -> Result<(), String> {
-        let noted = self.reconciler.commit(vec![Change::NoteRegistration(registration)], Purpose::Growing).await;
-        noted.map_err(|error| format!("the registration cannot be noted: {error}"))
-    }
-
     fn tell(&self, status: &Status) {
         meters().fleet_connected(status.connected);
         let trouble = status.trouble.as_ref().filter(|_| !status.connected);
@@ -96,6 +97,137 @@ impl Local for Service {
                 "see that etcd runs at fleet.endpoints and takes this host's certificate or password; what is on this host goes on",
             )
         }));
+    }
+
+    fn claims(&self) -> Vec<Held> {
+        let state = self.reconciler.lock();
+        state.claims().into_iter().chain(state.unclaimed()).collect()
+    }
+
+    async fn join(self: Arc<Self>, registration: Registration, held: Vec<Held>, lost: Vec<(Held, String)>) -> Result<(), String> {
+        let before = self.reconciler.lock().claims();
+        let now: BTreeSet<Claim> = held.iter().chain(lost.iter().map(|(held, _)| held)).map(|held| held.claim).collect();
+        let gone = before.iter().filter(|one| !now.contains(&one.claim)).map(|one| Change::DeleteClaim(one.claim));
+        let new = held.iter().chain(lost.iter().map(|(held, _)| held)).filter(|one| !before.contains(one));
+        let changes = [Change::NoteRegistration(registration)].into_iter().chain(gone).chain(new.map(|one| Change::PutClaim(*one)));
+        self.note_of_fleet(changes.collect(), Purpose::Growing).await?;
+        let mut state = self.reconciler.lock();
+        for port in state.set_claims(held, lost) {
+            self.reconciler.evaluate(&mut state, port, Reason::Drift);
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, registration: Registration) -> Result<(), String> {
+        self.note_of_fleet(vec![Change::NoteRegistration(registration)], Purpose::Growing).await
+    }
+
+    async fn hold(&self, held: Held) -> Result<(), String> {
+        self.note_of_fleet(vec![Change::PutClaim(held)], Purpose::Growing).await?;
+        self.reconciler.lock().hold(held);
+        Ok(())
+    }
+
+    async fn let_go(&self, held: &Held) -> Result<bool, String> {
+        if !self.reconciler.lock().let_go(&held.claim) {
+            return Ok(false);
+        }
+        self.note_of_fleet(vec![Change::DeleteClaim(held.claim)], Purpose::Freeing).await?;
+        Ok(true)
+    }
+
+    fn has(&self, need: &Need) -> bool {
+        self.reconciler.lock().has_claimed(need)
+    }
+
+    fn pools(&self, subnet: SubnetId) -> Vec<Range> {
+        self.reconciler.lock().subnet(subnet).map(|entry| entry.record.allocation_pools.clone()).unwrap_or_default()
+    }
+
+    fn short_of(&self, exhausted: &BTreeSet<SubnetId>) -> Vec<Need> {
+        let prefix = self.reconciler.policy().mac_prefix;
+        self.reconciler.lock().short_of(prefix, |subnet| exhausted.contains(&subnet))
+    }
+
+    fn idle(&self) -> Vec<Held> {
+        self.reconciler.lock().idle_claims()
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        self.known_definitions()
+    }
+
+    async fn adopt(self: Arc<Self>, definition: Definition) -> Result<(), String> {
+        self.follow_definition(definition).await
+    }
+
+    async fn abandon(self: Arc<Self>, name: DefinitionName) -> Result<Vec<Definition>, String> {
+        self.unfollow_definition(name).await
+    }
+
+    fn own_networks(&self) -> BTreeSet<NetworkId> {
+        let state = self.reconciler.lock();
+        let own = state.networks.values().filter(|entry| entry.record.is_shared() && !entry.ports.is_empty());
+        own.map(|entry| entry.record.id).collect()
+    }
+
+    fn own_ports(&self) -> BTreeMap<PortId, Published> {
+        let shared: Vec<PortId> = self.reconciler.lock().shared_ports().collect();
+        shared.into_iter().filter_map(|port| Some((port, self.own_port(port)?))).collect()
+    }
+
+    fn own_port(&self, port: PortId) -> Option<Published> {
+        let view = {
+            let state = self.reconciler.lock();
+            let network = state.port(port).ok()?.record.network_id;
+            state.network(network).ok().filter(|entry| entry.record.is_shared())?;
+            view::port(&state, port, self.host()).ok()?
+        };
+        let shown = serde_json::to_value(&view).unwrap_or_default();
+        Some(Published::new(&view.port, shown))
+    }
+
+    fn take_changed(&self) -> BTreeSet<PortId> {
+        self.reconciler.lock().take_changed()
+    }
+
+    async fn changed(&self) {
+        let rung = Arc::clone(&self.reconciler.lock().publishing.rung);
+        rung.notified().await;
+    }
+
+    fn abroad(self: Arc<Self>, network: NetworkId, change: Abroad) {
+        let remote = |far: Far| (far.mac, Remote { host: far.tunnel, addresses: far.addresses.into_iter().collect() });
+        match change {
+            Abroad::All(peers, ports) => {
+                // What is on this host is on no other, whatever is told of another one.
+                let own = self.own_macs(network);
+                let ports = ports.into_iter().filter(|far| !own.contains(&far.mac)).map(remote);
+                self.reconciler.set_overlay(network, Overlay::new(peers, ports));
+            }
+            Abroad::Peer(host) => self.reconciler.put_peer(network, host),
+            Abroad::NoPeer(host) => self.reconciler.remove_peer(network, host),
+            Abroad::Port(far) => {
+                if !self.reconciler.lock().is_own_mac(far.mac) {
+                    let (mac, remote) = remote(far);
+                    self.reconciler.put_remote(network, mac, remote);
+                }
+            }
+            Abroad::NoPort(mac) => self.reconciler.remove_remote(network, mac),
+        }
+    }
+}
+
+impl Service {
+    async fn note_of_fleet(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), String> {
+        let noted = self.reconciler.commit(changes, purpose).await;
+        noted.map_err(|error| format!("what this host has of its fleet cannot be noted: {error}"))
+    }
+
+    fn own_macs(&self, network: NetworkId) -> BTreeSet<Mac> {
+        let state = self.reconciler.lock();
+        let ports = state.network(network).map(|entry| entry.ports.iter()).into_iter().flatten();
+        ports.filter_map(|port| state.ports.get(port)).map(|entry| entry.record.mac).collect()
     }
 }
 

@@ -10,6 +10,7 @@ mod detach;
 mod dry_run;
 mod filters;
 mod fleet;
+mod following;
 mod gc;
 mod groups;
 mod idempotency;
@@ -24,6 +25,7 @@ mod ports;
 mod run_jobs;
 mod segments;
 mod servers;
+mod sharing;
 mod start_job;
 mod sub_ports;
 mod subnets;
@@ -41,7 +43,6 @@ use tokio::sync::{Notify, Semaphore};
 use crate::clock;
 use crate::events::Events;
 use crate::fleet::agent::Fleet;
-use crate::fleet::etcd::Etcd;
 use crate::kernel::handle::KernelHandle;
 use crate::model::idempotency::{Key, Made, StoredAnswer};
 use crate::model::{Group, Job, PortId, Subnet};
@@ -118,7 +119,7 @@ pub struct Service {
     room: Arc<Semaphore>,
     verifying: Verifying,
     /// The fleet that this host is one of.
-    fleet: OnceLock<Arc<Fleet<Etcd>>>,
+    fleet: OnceLock<Arc<Fleet>>,
 }
 
 impl Service {

@@ -7,12 +7,14 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::BridgeRule;
+use crate::inventory::uplinks::SegmentError;
 use crate::inventory::{self, ClaimGuard, Inventory, NetworkEntry, PortClaims};
 use crate::model::action::{NetworkChange, NewNetwork};
+use crate::model::definition::{Definition, DefinitionName, Redefinition};
 use crate::model::idempotency::Made;
 use crate::model::names::SegmentKind;
 use crate::model::network::{MAX_MTU, MIN_MTU};
-use crate::model::{LinkName, Network, NetworkId, Port, PortId};
+use crate::model::{LinkName, Network, NetworkId, Port, PortId, Scope};
 use crate::plan::diff::Segment;
 use crate::plan::{Desired, Kind, LinkState, Op, PlanError, Reason, Step, plan};
 use crate::reconcile::answered;
@@ -24,7 +26,7 @@ use super::{Context, Error, Reply, Service, view};
 
 /// How far a change of a network goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(super) enum Reach {
     /// It ends at its record.
     Alone,
     /// Its ports' devices follow.
@@ -46,6 +48,11 @@ impl Service {
             let place = named.or(self.place_of(&one).await?);
             records.push(self.network_record(one, place)?);
         }
+        self.enter_networks(records, context).await
+    }
+
+    /// Makes networks of records without zones and, where they may have any, without segments.
+    pub(super) async fn enter_networks(&self, mut records: Vec<Network>, context: &Context) -> Result<Reply, Error> {
         let ids: Vec<NetworkId> = records.iter().map(|network| network.id).collect();
         let claims = {
             let mut state = self.reconciler.lock();
@@ -68,15 +75,17 @@ impl Service {
             // No other operation knows them yet.
             ids.iter().filter_map(|id| state.networks.get(id)?.claim.take().ok()).collect::<Vec<ClaimGuard>>()
         };
+        let new = records.iter().filter(|network| network.is_shared()).cloned();
+        let shared = new.map(|network| Redefinition::New(Definition::Network(network))).collect();
         let mut changes: Vec<Change> = records.into_iter().map(Change::PutNetwork).collect();
         changes.extend(self.note(context, ids.iter().copied().map(Made::Network).collect()));
-        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
+        let stored = self.commit_shared(shared, changes, Purpose::Growing, context).await;
         let mut state = self.reconciler.lock();
         if let Err(error) = stored {
             ids.iter().for_each(|id| {
                 state.remove_network(*id);
             });
-            return Err(error.into());
+            return Err(error);
         }
         drop(claims);
         let views = ids.into_iter().map(|id| view::network(&state, id));
@@ -85,6 +94,12 @@ impl Service {
 
     /// The record of a new network in this place, or with a bridge of its own that leads nowhere.
     fn network_record(&self, new: NewNetwork, place: Option<Place>) -> Result<Network, Error> {
+        let scope = match new.scope {
+            Some(Scope::Fleet) if !self.reconciler.policy().in_fleet => return Err(SegmentError::NoFleet.into()),
+            Some(scope) => scope,
+            None if self.reconciler.policy().in_fleet => Scope::Fleet,
+            None => Scope::Host,
+        };
         let mtu = match (new.mtu, &place) {
             (Some(mtu), Some(Place::Bridge(bridge, bridge_mtu))) if mtu > *bridge_mtu => {
                 return Err(PlanError::MtuAboveBridge { mtu, bridge: bridge.to_string(), bridge_mtu: *bridge_mtu }.into());
@@ -116,6 +131,7 @@ impl Service {
             zone: 0,
             port_security: new.port_security,
             isolated: new.isolated,
+            scope,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -157,9 +173,28 @@ impl Service {
         change: NetworkChange,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let scope = if change.mtu.is_some() || change.isolated.is_some() { Scope::WithPorts } else { Scope::Alone };
-        let (network, ports) = self.claim_scope(id, scope).await?;
-        let result = self.update_network_claimed(id, change, context).await;
+        let reach = if change.mtu.is_some() || change.isolated.is_some() { Reach::WithPorts } else { Reach::Alone };
+        let revise = |before: &Network| Network {
+            name: change.name.unwrap_or_else(|| before.name.clone()),
+            description: change.description.unwrap_or_else(|| before.description.clone()),
+            mtu: change.mtu.unwrap_or(before.mtu),
+            port_security: change.port_security.unwrap_or(before.port_security),
+            isolated: change.isolated.unwrap_or(before.isolated),
+            ..before.clone()
+        };
+        self.revise_network(id, reach, revise, context).await
+    }
+
+    /// Has a network's record changed, and what follows from it.
+    pub(super) async fn revise_network(
+        self: Arc<Self>,
+        id: NetworkId,
+        reach: Reach,
+        revise: impl FnOnce(&Network) -> Network,
+        context: &Context,
+    ) -> Result<Reply, Error> {
+        let (network, ports) = self.claim_reach(id, reach).await?;
+        let result = self.revise_network_claimed(id, revise, context).await;
         // A port's build may need it.
         drop(network);
         if let Ok(followers) = &result {
@@ -178,33 +213,28 @@ impl Service {
 
     /// Claims a network and, when its ports are to follow, every bound port of it: all at once, or none and a wait for
     /// one that another operation has. An operation that has a port may wait for the network, or for another port.
-    async fn claim_scope(&self, id: NetworkId, scope: Scope) -> Result<(ClaimGuard, PortClaims), Error> {
+    async fn claim_reach(&self, id: NetworkId, reach: Reach) -> Result<(ClaimGuard, PortClaims), Error> {
         self.reconciler
             .claim(|state| {
                 let network = state.claim_network(id)?;
-                let ports = if scope == Scope::WithPorts { bound_ports(state, id) } else { Vec::new() };
+                let ports = if reach == Reach::WithPorts { bound_ports(state, id) } else { Vec::new() };
                 Ok((network, state.claim_ports(ports)?))
             })
             .await
     }
 
     /// Records the change and brings the bridge to it; answers with the ports whose devices are then to follow.
-    async fn update_network_claimed(
+    async fn revise_network_claimed(
         &self,
         id: NetworkId,
-        change: NetworkChange,
+        revise: impl FnOnce(&Network) -> Network,
         context: &Context,
     ) -> Result<Vec<PortId>, Error> {
         let (record, ports, followers) = {
             let state = self.reconciler.lock();
             let entry = state.network(id)?;
             context.expects(entry.record.revision_number)?;
-            let mut record = entry.record.clone();
-            record.name = change.name.unwrap_or(record.name);
-            record.description = change.description.unwrap_or(record.description);
-            record.mtu = change.mtu.unwrap_or(record.mtu);
-            record.port_security = change.port_security.unwrap_or(record.port_security);
-            record.isolated = change.isolated.unwrap_or(record.isolated);
+            let mut record = revise(&entry.record);
             if record == entry.record {
                 return Ok(Vec::new());
             }
@@ -220,13 +250,16 @@ impl Service {
                 })
                 .map(|port| port.id)
                 .collect();
-            record.updated_at = clock::now();
-            record.revision_number += 1;
+            if !context.follows {
+                record.updated_at = clock::now();
+                record.revision_number += 1;
+            }
             (record, ports, followers)
         };
         let mut changes = vec![Change::PutNetwork(record.clone())];
         changes.extend(ports.iter().cloned().map(|port| Change::PutPort(Box::new(port))));
-        self.reconciler.commit(changes, Purpose::Growing).await?;
+        let shared = record.is_shared().then(|| Redefinition::Changed(Definition::Network(record.clone())));
+        self.commit_shared(shared.into_iter().collect(), changes, Purpose::Growing, context).await?;
         let plan = {
             let mut state = self.reconciler.lock();
             let Some(entry) = state.networks.get_mut(&id) else { return Err(inventory::Error::NoSuchNetwork(id).into()) };
@@ -278,7 +311,7 @@ impl Service {
 
     /// The bridge goes first: no record would name a bridge that stays.
     async fn delete_network_claimed(&self, id: NetworkId, context: &Context) -> Result<Reply, Error> {
-        let (plan, subnets) = {
+        let (plan, subnets, is_shared) = {
             let state = self.reconciler.lock();
             let entry = state.network(id)?;
             context.expects(entry.record.revision_number)?;
@@ -291,7 +324,7 @@ impl Service {
             if plan.steps.is_empty() && entry.record.bridge.is_none() {
                 plan.steps.push(Step::new(Op::DeleteBridge { network: id, store: self.reconciler.store_id }, None));
             }
-            (plan, entry.subnets.clone())
+            (plan, entry.subnets.clone(), entry.record.is_shared())
         };
         if !plan.steps.is_empty() {
             self.reconciler.carry_out_on_bridge(plan).await?;
@@ -311,7 +344,8 @@ impl Service {
                 return Err(Error::NetworkInUse { network: id, ports });
             }
         }
-        self.reconciler.commit(changes, Purpose::Freeing).await?;
+        let shared = is_shared.then_some(Redefinition::Gone(DefinitionName::Network(id)));
+        self.commit_shared(shared.into_iter().collect(), changes, Purpose::Freeing, context).await?;
         let mut state = self.reconciler.lock();
         subnets.into_iter().for_each(|subnet| drop(state.remove_subnet(subnet)));
         state.remove_network(id);

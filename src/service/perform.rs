@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::fleet::agent::Fleet;
+use crate::inventory;
 use crate::model::action::Action;
 use crate::telemetry::meters;
 
 use super::logged::Logged;
 use super::{Context, Error, Reply, Service, word};
+
+/// How often an action is done again that lacks something of the fleet: so many blocks of addresses at most it can need.
+const TRIES: usize = 128;
 
 impl Service {
     /// Carries an action out, to its end also when the caller stops waiting.
@@ -41,6 +46,34 @@ impl Service {
     }
 
     async fn act(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
+        let began = matches!(action, Action::Attach(_)).then(Instant::now);
+        let result = match self.fleet.get() {
+            Some(fleet) => Arc::clone(&self).act_in_fleet(action, context, fleet).await,
+            None => Arc::clone(&self).act_once(action, context).await,
+        };
+        if let Some(began) = began {
+            meters().attached(word(&result), began.elapsed());
+        }
+        result
+    }
+
+    /// What lacks something that only the fleet has is done again once it is there.
+    async fn act_in_fleet(self: Arc<Self>, action: Action, context: &Context, fleet: &Fleet) -> Result<Reply, Error> {
+        for _ in 0..TRIES {
+            match Arc::clone(&self).act_once(action.clone(), context).await {
+                Err(Error::Inventory(inventory::Error::Unclaimed(need))) => self.acquire(fleet, &need).await?,
+                Err(Error::Outdated(revision)) => {
+                    if !fleet.has_followed(revision).await {
+                        return Err(Error::FleetUnreachable("what other hosts have changed is not told".to_owned()));
+                    }
+                }
+                result => return result,
+            }
+        }
+        Err(Error::Busy("other hosts of the fleet change the same"))
+    }
+
+    async fn act_once(self: Arc<Self>, action: Action, context: &Context) -> Result<Reply, Error> {
         match action {
             Action::CreateNetworks(new) => self.create_networks(new, context).await,
             Action::UpdateNetwork(id, change) => self.update_network(id, change, context).await,
@@ -63,12 +96,7 @@ impl Service {
             Action::DeleteTrunk(id) => self.delete_trunk(id, context).await,
             Action::AddSubPorts(id, new) => self.add_sub_ports(id, &new, context).await,
             Action::RemoveSubPorts(id, ports) => self.remove_sub_ports(id, &ports, context).await,
-            Action::Attach(attach) => {
-                let began = Instant::now();
-                let result = self.attach(attach, context).await;
-                meters().attached(word(&result), began.elapsed());
-                result
-            }
+            Action::Attach(attach) => self.attach(attach, context).await,
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
             Action::StartJob(new) => self.start_job(new, context).await,
         }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::clock;
 use crate::inventory::{ClaimGuard, Inventory, PortClaims, SUBNET_LIMIT, Unclaimed};
 use crate::model::action::SubnetChange;
+use crate::model::definition::{Definition, Redefinition};
 use crate::model::idempotency::Made;
-use crate::model::subnet::NewSubnet;
+use crate::model::subnet::{NewSubnet, SubnetError};
 use crate::model::{NetworkId, Port, PortId, Subnet, SubnetId};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
@@ -20,6 +21,10 @@ impl Service {
     pub(super) async fn create_subnets(self: Arc<Self>, new: Vec<NewSubnet>, context: &Context) -> Result<Reply, Error> {
         let now = clock::now();
         let subnets = new.into_iter().map(|one| one.checked(now)).collect::<Result<Vec<_>, _>>()?;
+        self.enter_subnets(subnets, context).await
+    }
+
+    pub(super) async fn enter_subnets(self: Arc<Self>, subnets: Vec<Subnet>, context: &Context) -> Result<Reply, Error> {
         let networks: BTreeSet<NetworkId> = subnets.iter().map(|subnet| subnet.network_id).collect();
         let auto: BTreeSet<NetworkId> = subnets.iter().filter(|one| one.is_auto()).map(|one| one.network_id).collect();
         for network in &auto {
@@ -62,16 +67,24 @@ impl Service {
             }
         }
         let changed = self.give_made(subnets, ports).await;
+        let shared = self.shared(subnets).map(Definition::Subnet).map(Redefinition::New).collect();
         let mut changes: Vec<Change> = subnets.iter().cloned().map(Change::PutSubnet).collect();
         changes.extend(made::recorded(&changed));
         changes.extend(self.note(context, subnets.iter().map(|subnet| Made::Subnet(subnet.id)).collect()));
-        if let Err(error) = self.reconciler.commit(changes, Purpose::Growing).await {
+        if let Err(error) = self.commit_shared(shared, changes, Purpose::Growing, context).await {
             let mut state = self.reconciler.lock();
             made::put_back(&mut state, changed);
             subnets.iter().for_each(|subnet| drop(state.remove_subnet(subnet.id)));
-            return Err(error.into());
+            return Err(error);
         }
         Ok(changed)
+    }
+
+    /// Those of networks that all hosts have.
+    fn shared(&self, subnets: &[Subnet]) -> impl Iterator<Item = Subnet> {
+        let state = self.reconciler.lock();
+        let is_shared = |subnet: &&Subnet| state.network(subnet.network_id).is_ok_and(|entry| entry.record.is_shared());
+        subnets.iter().filter(is_shared).cloned().collect::<Vec<_>>().into_iter()
     }
 
     pub(super) async fn update_subnet(
@@ -80,10 +93,20 @@ impl Service {
         change: SubnetChange,
         context: &Context,
     ) -> Result<Reply, Error> {
+        self.revise_subnet(id, |before| before.changed(change, clock::now()), context).await
+    }
+
+    /// Has a subnet's record changed, and what follows from it.
+    pub(super) async fn revise_subnet(
+        self: Arc<Self>,
+        id: SubnetId,
+        revise: impl FnOnce(&Subnet) -> Result<Subnet, SubnetError>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
         let network = self.network_of_subnet(id)?;
         let claim = self.reconciler.claim(|state| state.claim_network(network)).await?;
         let before = self.subnet(id)?;
-        let reply = self.update_subnet_claimed(id, change, context).await?;
+        let reply = self.revise_subnet_claimed(id, revise, context).await?;
         // A port's build may need it.
         drop(claim);
         if self.subnet(id).is_ok_and(|after| after.enable_dhcp != before.enable_dhcp) {
@@ -109,22 +132,29 @@ impl Service {
         }
     }
 
-    async fn update_subnet_claimed(&self, id: SubnetId, change: SubnetChange, context: &Context) -> Result<Reply, Error> {
+    async fn revise_subnet_claimed(
+        &self,
+        id: SubnetId,
+        revise: impl FnOnce(&Subnet) -> Result<Subnet, SubnetError>,
+        context: &Context,
+    ) -> Result<Reply, Error> {
         let (before, after) = {
             let mut state = self.reconciler.lock();
             let before = state.subnet(id)?.record.clone();
             context.expects(before.revision_number)?;
-            let after = before.changed(change, clock::now())?;
+            let after = revise(&before)?;
             state.check_gateway(&before, &after)?;
             // In its place before it is durable, so that no port takes its new gateway's address meanwhile.
             state.replace_subnet(after.clone());
             (before, after)
         };
-        if after != before
-            && let Err(error) = self.reconciler.commit(vec![Change::PutSubnet(after.clone())], Purpose::Growing).await
-        {
-            self.reconciler.lock().replace_subnet(before);
-            return Err(error.into());
+        if after != before {
+            let shared = self.shared(std::slice::from_ref(&after)).map(Definition::Subnet).map(Redefinition::Changed).collect();
+            let changes = vec![Change::PutSubnet(after.clone())];
+            if let Err(error) = self.commit_shared(shared, changes, Purpose::Growing, context).await {
+                self.reconciler.lock().replace_subnet(before);
+                return Err(error);
+            }
         }
         Ok(Reply::Subnet(after))
     }
@@ -171,11 +201,13 @@ impl Service {
             state.remove_subnet(id)
         };
         let changes = made::recorded(&changed).chain([Change::DeleteSubnet(id)]).collect();
-        if let Err(error) = self.reconciler.commit(changes, Purpose::Freeing).await {
+        let record = removed.as_ref().map(|entry| entry.record.clone());
+        let shared = self.shared(record.as_slice()).map(|subnet| Redefinition::Gone(Definition::Subnet(subnet).name())).collect();
+        if let Err(error) = self.commit_shared(shared, changes, Purpose::Freeing, context).await {
             let mut state = self.reconciler.lock();
             removed.into_iter().for_each(|entry| state.restore_subnet(entry));
             made::put_back(&mut state, changed);
-            return Err(error.into());
+            return Err(error);
         }
         Ok(changed)
     }

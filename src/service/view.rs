@@ -1,5 +1,7 @@
 //! What clients are shown: records with what was last seen of them, as values. Which JSON that becomes is the dialects'.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ConflictProbe;
 use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry, TrunkRole};
 use crate::model::names;
@@ -37,7 +39,7 @@ pub struct ServerView {
 }
 
 /// A port and how it fares.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PortView {
     /// The record.
     pub port: Port,
@@ -54,7 +56,7 @@ pub struct PortView {
 }
 
 /// A port's part in a trunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortTrunk {
     /// Its NIC carries the frames of these subports, each with its MAC.
     Parent(TrunkId, Vec<(SubPort, Mac)>),
@@ -72,7 +74,7 @@ pub struct TrunkView {
 }
 
 /// A port's place on this host.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
     /// Its server.
     pub server: ServerId,
@@ -93,7 +95,7 @@ pub struct Binding {
 }
 
 /// A NIC in a virtual machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicView {
     /// Its id there.
     pub qdev_id: String,
@@ -102,7 +104,7 @@ pub struct NicView {
 }
 
 /// How a tap is to be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tap {
     /// With so many queues.
     pub queues: u16,
@@ -113,7 +115,7 @@ pub struct Tap {
 }
 
 /// A device as last seen.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceView {
     /// Its name.
     pub name: String,

@@ -33,7 +33,7 @@ use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
-    Group, GroupId, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet, SubnetId,
+    Claim, Group, GroupId, Held, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet, SubnetId,
     Trunk, TrunkId,
 };
 use crate::queue::{Queue, QueueError};
@@ -185,6 +185,10 @@ pub enum Change {
     ForgetNotice(Recipient, NoticeKey),
     /// Notes that this host is registered in its fleet.
     NoteRegistration(Registration),
+    /// Writes what this host has claimed in its fleet, new or changed.
+    PutClaim(Held),
+    /// Removes a claim of this host's.
+    DeleteClaim(Claim),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -232,6 +236,8 @@ impl Change {
             Self::PutNotice(_) => "put_notice",
             Self::ForgetNotice(..) => "forget_notice",
             Self::NoteRegistration(_) => "note_registration",
+            Self::PutClaim(_) => "put_claim",
+            Self::DeleteClaim(_) => "delete_claim",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -295,6 +301,8 @@ pub struct Loaded {
     pub lost: Option<LostCommits>,
     /// This host's registration in its fleet.
     pub registration: Option<Registration>,
+    /// What this host has claimed in its fleet.
+    pub claims: Vec<Held>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All subnets.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::failpoints;
 use crate::model::idempotency::{CallerId, Key, StoredRequest};
 use crate::model::notice::StoredNotice;
-use crate::model::{Group, GroupId, Job, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
+use crate::model::{Group, GroupId, Held, Job, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -90,6 +90,11 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             run("DELETE FROM notices WHERE recipient = ?1 AND about = ?2", params![recipient.as_str(), about.text()])
         }
         Change::NoteRegistration(registration) => put_meta(connection, "registration", &json(registration)?),
+        Change::PutClaim(held) => run(
+            "INSERT INTO claims (claim, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (claim) DO UPDATE SET body = ?2, version = ?3",
+            params![json(&held.claim)?, json(held)?, ROW_VERSION],
+        ),
+        Change::DeleteClaim(claim) => run("DELETE FROM claims WHERE claim = ?1", params![json(claim)?]),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -198,6 +203,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         next_event: number("next_event")?.max(1),
         lost: noted(connection, "lost")?,
         registration: noted(connection, "registration")?,
+        claims: all(connection, "claims", "claim", |held: &Held| vec![json(&held.claim).unwrap_or_default()])?,
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
         trunks: trunks(connection, &ports)?,

@@ -22,7 +22,7 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Sql("
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -106,6 +106,14 @@ const MIGRATIONS: [Migration; 7] = [
 "),
     // Each network keeps the zone of conntrack that it had.
     Records(zones::give),
+    // What this host has claimed in its fleet.
+    Sql("
+    CREATE TABLE claims (
+        claim   TEXT PRIMARY KEY,
+        body    TEXT NOT NULL,
+        version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+"),
 ];
 
 /// A step from one version to the next.

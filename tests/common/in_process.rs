@@ -288,6 +288,7 @@ pub fn policy(sweep: Duration) -> Policy {
         physical_networks: nicd::model::PhysicalNetworks::new(),
         vlans: nicd::model::IdRanges::default(),
         vnis: nicd::model::IdRanges::default(),
+        in_fleet: false,
         tunnel: None,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,

@@ -49,6 +49,7 @@ fn add_objects(daemon: &InProcessDaemon) {
         segmentation_id: None,
         port_security: true,
         isolated: false,
+        scope: None,
     });
     let subnets = (0..NETWORKS).map(|n| NewSubnet {
         id: SubnetId(Uuid::from_u128(0xb1_0000 + n as u128)),

@@ -11,10 +11,10 @@ use crate::netns::{Guest, comes_true, in_netns, run};
 use crate::programs;
 
 /// A host: its namespace, on the bridge that all of them share, and its nicd.
-struct Host {
-    place: Guest,
-    daemon: Daemon,
-    client: Client,
+pub struct Host {
+    pub place: Guest,
+    pub daemon: Daemon,
+    pub client: Client,
 }
 
 /// The port of etcd, which is where all hosts reach it.
@@ -29,7 +29,7 @@ fn underlay() {
 }
 
 /// Runs a test in a namespace of its own, with an etcd there, if there is the program.
-fn with_etcd(test: impl FnOnce(&mut Node) + Send + 'static) {
+pub fn with_etcd(test: impl FnOnce(&mut Node) + Send + 'static) {
     if programs::has("etcd") {
         in_netns(|| {
             underlay();
@@ -40,7 +40,7 @@ fn with_etcd(test: impl FnOnce(&mut Node) + Send + 'static) {
 
 impl Host {
     /// One with this name and number, which is not started yet.
-    fn new(name: &str, number: u8) -> Self {
+    pub fn new(name: &str, number: u8) -> Self {
         let place = Guest::new(&format!("host-{number}"));
         run(&format!("ip link add u{number} type veth peer name under netns host-{number}"));
         run(&format!("ip link set u{number} master under up"));
@@ -49,7 +49,8 @@ impl Host {
         place.ip("link set lo up");
         let daemon = Daemon::prepared(format!("/run/{number}"));
         let settings = format!(
-            "[fleet]\nendpoints = [\"http://10.9.0.1:{PORT}\"]\nhost = \"{name}\"\n[tunnel]\naddress = \"10.9.0.{}\"\n",
+            "[fleet]\nendpoints = [\"http://10.9.0.1:{PORT}\"]\nhost = \"{name}\"\n[tunnel]\naddress = \"10.9.0.{}\"\n\
+             [segments]\nvxlan = \"4096-8191\"\n",
             10 + number
         );
         fs::write(daemon.config(), settings).unwrap();
@@ -58,20 +59,20 @@ impl Host {
     }
 
     /// One that is one of the fleet.
-    fn started(name: &str, number: u8) -> Self {
+    pub fn started(name: &str, number: u8) -> Self {
         let mut host = Self::new(name, number);
         host.launch();
         host.joins();
         host
     }
 
-    fn launch(&mut self) {
+    pub fn launch(&mut self) {
         self.inside(|daemon| daemon.launch());
         self.client = self.daemon.client();
     }
 
     /// Does something with its daemon in its namespace, on this thread: the daemon ends with the thread that started it.
-    fn inside<T>(&mut self, act: impl FnOnce(&mut Daemon) -> T) -> T {
+    pub fn inside<T>(&mut self, act: impl FnOnce(&mut Daemon) -> T) -> T {
         let own = File::open("/proc/thread-self/ns/net").unwrap();
         setns(File::open(&self.place.path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
         let done = act(&mut self.daemon);
@@ -83,11 +84,11 @@ impl Host {
         self.client.get("/nicd/v1/fleet").expect(200)["fleet"].clone()
     }
 
-    fn joins(&mut self) {
+    pub fn joins(&mut self) {
         self.is_connected(true);
     }
 
-    fn is_connected(&mut self, connected: bool) {
+    pub fn is_connected(&mut self, connected: bool) {
         let log = self.daemon.config().with_file_name("log");
         comes_true(
             PATIENCE,
@@ -96,19 +97,19 @@ impl Host {
         );
     }
 
-    fn hosts(&mut self) -> Vec<Value> {
+    pub fn hosts(&mut self) -> Vec<Value> {
         self.client.get("/nicd/v1/hosts").expect(200)["hosts"].as_array().unwrap().clone()
     }
 
     /// Waits until it sees these hosts, each with whether it is alive.
-    fn sees(&mut self, wanted: &[(&str, bool)]) {
+    pub fn sees(&mut self, wanted: &[(&str, bool)]) {
         let wanted: Vec<Value> = wanted.iter().map(|(host, alive)| json!([host, alive])).collect();
         let seen = |host: &mut Self| host.hosts().iter().map(|one| json!([one["id"], one["alive"]])).collect::<Vec<_>>();
         comes_true(PATIENCE, || seen(self) == wanted, || format!("{wanted:?} is not what is seen"));
     }
 
     /// Cuts it off, or puts it back.
-    fn cut(&self, number: u8, is_cut: bool) {
+    pub fn cut(&self, number: u8, is_cut: bool) {
         run(&format!("ip link set u{number} {}", if is_cut { "down" } else { "up" }));
     }
 }
@@ -174,7 +175,7 @@ fn without_etcd_all_goes_on_and_with_it_again_the_host_is_back() {
         assert!(fleet["trouble"].as_str().unwrap().contains("10.9.0.1:2379"), "{fleet}");
         let metrics = one.client.get("/metrics").text;
         assert!(metrics.contains("nicd_fleet_connected 0"), "{metrics}");
-        let network = one.client.post("/v2.0/networks", &json!({"network": {"name": "blue"}})).expect(201);
+        let network = one.client.post("/v2.0/networks", &json!({"network": {"name": "blue", "nicd:scope": "host"}})).expect(201);
         let id = network["network"]["id"].as_str().unwrap();
         one.client.post("/v2.0/subnets", &json!({"subnet": {"network_id": id, "cidr": "192.0.2.0/24"}})).expect(201);
         let port = one.client.post("/v2.0/ports", &json!({"port": {"network_id": id}})).expect(201);

@@ -15,6 +15,7 @@ mod netns;
 #[path = "../common/programs.rs"]
 mod programs;
 mod schedule;
+mod shared;
 
 use std::panic::catch_unwind;
 use std::thread;

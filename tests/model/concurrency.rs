@@ -169,6 +169,7 @@ fn roomy() -> (Scene, NetworkId, ServerId) {
             segmentation_id: None,
             port_security: true,
             isolated: false,
+            scope: None,
         }]))
         .unwrap();
     scene

@@ -229,6 +229,7 @@ pub fn create_network(n: usize) -> Action {
         segmentation_id: None,
         port_security: true,
         isolated: false,
+        scope: None,
     }])
 }
 

@@ -40,6 +40,7 @@ pub fn configure_with(scene: &Scene, physical: &[(&str, PhysicalNetwork)], tunne
         connections: 65_536,
         vlans: IdRanges::from_iter([IdRange::parse("100-101", &VLANS).unwrap()]),
         vnis: IdRanges::from_iter([IdRange::parse("5000-5001", &VNIS).unwrap()]),
+        in_fleet: false,
         tunnel,
         require_host_closed: true,
         conflict_probe: ConflictProbe::Off,
@@ -63,6 +64,7 @@ fn create(scene: &Scene, n: usize, kind: NetworkKind, physical: &str, vlan: Opti
         segmentation_id: vlan,
         port_security: true,
         isolated: false,
+        scope: None,
     }]))?;
     match made {
         Reply::Networks(mut networks) => Ok(networks.remove(0)),

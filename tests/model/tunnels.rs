@@ -50,6 +50,7 @@ fn new(n: usize, vni: Option<u32>, mtu: Option<u32>) -> Action {
         segmentation_id: vni,
         port_security: true,
         isolated: false,
+        scope: None,
     }])
 }
 

@@ -134,6 +134,7 @@ impl Host {
             segmentation_id: Some(VNI),
             port_security: true,
             isolated: false,
+            scope: None,
         }]));
         for (n, cidr) in [(1, "10.0.0.0/24"), (2, "2001:db8::/64")] {
             self.perform(Action::CreateSubnets(vec![NewSubnet {

@@ -99,7 +99,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .may("nicd:bridge", "An existing bridge to use, which nicd does not change; nicd makes one when null or left out.", or_null(link()))
         .may("provider:network_type", "`vlan`: a VLAN of a physical network; `flat`: untagged on one; `vxlan`: tunnels between the hosts of a fleet; `local`: without an uplink; when left out, `flat` with a bridge or a physical network.", one_of_words(["local", "flat", "vlan", "vxlan"]))
         .may("provider:physical_network", "Its physical network, by its name in `[physical_networks]`; with `nicd:bridge` by any name.", or_null(words().max_length(Some(NAME))))
-        .may("provider:segmentation_id", "The VLAN of a vlan network, 1 to 4094, or the VXLAN network identifier of a vxlan network; a free one of `[segments]` when null or left out.", or_null(any_number(VNIS)));
+        .may("provider:segmentation_id", "The VLAN of a vlan network, 1 to 4094, or the VXLAN network identifier of a vxlan network; a free one of `[segments]` when null or left out.", or_null(any_number(VNIS)))
+        .may("nicd:scope", "`fleet`: all hosts of the fleet have it; `host`: this host alone; when left out, `fleet` in a fleet.", one_of_words(["host", "fleet"]));
     vec![
         ("Network", Shown::shape().into()),
         ("NewNetwork", changeable(new).into()),

@@ -14,7 +14,7 @@ use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
     Allows, Direction, DropReason, Family, FixedIp, Group, GroupId, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId,
-    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Server, ServerId, Status, SubPort, Subnet,
+    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Scope, Server, ServerId, Status, SubPort, Subnet,
     SubnetId, Trunk, TrunkId, TrunkStatus, names,
 };
 use crate::model::{Job, JobId, JobKind, NicChange, Part, PartState};
@@ -55,6 +55,7 @@ pub(super) fn network() -> NetworkView {
         zone: 4096,
         port_security: true,
         isolated: false,
+        scope: Scope::Host,
         created_at: then(),
         updated_at: then(),
         revision_number: 1,

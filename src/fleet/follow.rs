@@ -1,0 +1,202 @@
+//! What other hosts define and have is followed: read as a whole at one revision, and watched from there.
+//!
+//! A watch that is lost goes on where it was. When what is missing was compacted, this host joins again and reads all of it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::abroad::{Abroad, Change};
+use super::agent::{Fleet, Local};
+use super::definitions;
+use super::etcd::{Batch, Event, Watch, WatchEnd, Watched};
+use super::member::{HostRecord, MemberError, read_versioned};
+use super::published::Published;
+use crate::model::definition::{Definition, DefinitionName};
+use crate::model::{NetworkId, PortId};
+
+/// How long a host may be silent before it gets no copies of what is for all any more: one that starts anew is not lost.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+
+/// How often it is looked for hosts that are lost.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// What is followed.
+#[derive(Debug)]
+struct Following {
+    abroad: Abroad,
+    /// The hosts of which nothing is heard, and since when.
+    silent: BTreeMap<String, Instant>,
+    watch: Watch,
+}
+
+impl Fleet {
+    /// Follows the fleet. With `is_conclusive`, what etcd does not have is not there any more.
+    pub(super) async fn follow<L: Local>(&self, local: &Arc<L>, is_conclusive: bool) -> Result<Infallible, MemberError> {
+        let revision = self.adopt_all(local, is_conclusive).await?;
+        let from = |prefix: String, revision: i64| Watched { prefix, from: revision + 1 };
+        let (at, hosts) = self.kv.pages(self.names.hosts()).all().await?;
+        let (alive_at, alive) = self.kv.pages(self.names.all_alive()).all().await?;
+        let prefixes = [
+            from(self.names.definitions(), revision),
+            from(self.names.hosts(), at.revision),
+            from(self.names.all_alive(), alive_at.revision),
+        ];
+        let watch = self.kv.watch(&prefixes).await?;
+        let mut following = Following { abroad: Abroad::new(self.host()), silent: BTreeMap::new(), watch };
+        for found in &hosts {
+            let host = self.names.last(&found.key).to_owned();
+            following.abroad.put_host(host.clone(), read_versioned::<HostRecord>(found)?.tunnel);
+            following.silent.insert(host, Instant::now());
+        }
+        alive.iter().for_each(|found| _ = following.silent.remove(self.names.last(&found.key)));
+        self.followed.send_replace(revision);
+        let mut look = Instant::now() + EVERY;
+        loop {
+            self.follow_own_networks(local, &mut following).await?;
+            tokio::select! {
+                batch = following.watch.next() => match batch {
+                    Ok(batch) => self.take_in(local, &mut following, batch).await?,
+                    Err(WatchEnd::Lost(why)) => {
+                        tracing::debug!(why, "what other hosts do is watched anew");
+                        let positions = following.watch.positions();
+                        following.watch = self.kv.watch(&positions).await?;
+                    }
+                    Err(end) => return Err(MemberError::NotFollowed(end.to_string())),
+                },
+                () = self.networks_change.notified() => {}
+                () = sleep(look.saturating_duration_since(Instant::now())) => {
+                    look = Instant::now() + EVERY;
+                    let lost: Vec<String> =
+                        following.silent.iter().filter(|(_, since)| since.elapsed() >= LOST_AFTER).map(|(host, _)| host.clone()).collect();
+                    let changes = lost.iter().flat_map(|host| following.abroad.set_lost(host, true)).collect();
+                    tell(local, changes);
+                }
+            }
+        }
+    }
+
+    /// Adopts all definitions, as they are at the revision that this answers with.
+    async fn adopt_all<L: Local>(&self, local: &Arc<L>, is_conclusive: bool) -> Result<i64, MemberError> {
+        let known: BTreeMap<DefinitionName, Definition> =
+            local.definitions().into_iter().map(|definition| (definition.name(), definition)).collect();
+        let (header, found) = self.kv.pages(self.names.definitions()).all().await?;
+        let mut missing = known;
+        // Networks come before their subnets, as their keys do.
+        for entry in &found {
+            if let Some(name) = self.names.definition_of(&entry.key) {
+                missing.remove(&name);
+                Arc::clone(local).adopt(definitions::read(entry)?).await.map_err(MemberError::NotNoted)?;
+            }
+        }
+        // What was being defined before it was read is known to be there, or is not among what was known before.
+        let mut kept = Vec::new();
+        for (name, definition) in missing {
+            match is_conclusive {
+                true => kept.extend(Arc::clone(local).abandon(name).await.map_err(MemberError::NotNoted)?),
+                false => kept.push(definition),
+            }
+        }
+        self.define_again(&kept).await?;
+        Ok(header.revision)
+    }
+
+    /// Follows the ports of each network that has ports here, and of no other.
+    async fn follow_own_networks<L: Local>(&self, local: &Arc<L>, following: &mut Following) -> Result<(), MemberError> {
+        let own = local.own_networks();
+        let left: Vec<NetworkId> = following.abroad.networks().filter(|network| !own.contains(network)).collect();
+        for network in left {
+            following.watch.remove(&self.names.ports(network));
+            following.abroad.leave(network);
+        }
+        let followed: std::collections::BTreeSet<NetworkId> = following.abroad.networks().collect();
+        for network in own.difference(&followed).copied() {
+            let prefix = self.names.ports(network);
+            let (header, found) = self.kv.pages(prefix.clone()).all().await?;
+            let mut ports = BTreeMap::new();
+            for entry in &found {
+                if let Some(at) = self.names.port_of(network, &entry.key) {
+                    ports.insert(at, Published::read(entry)?);
+                }
+            }
+            following.watch.add(&Watched { prefix, from: header.revision + 1 }).map_err(MemberError::Etcd)?;
+            let change = following.abroad.enter(network, ports);
+            Arc::clone(local).abroad(network, change);
+        }
+        Ok(())
+    }
+
+    /// Takes changes in.
+    async fn take_in<L: Local>(&self, local: &Arc<L>, following: &mut Following, batch: Batch) -> Result<(), MemberError> {
+        let is_defined = batch.prefix == self.names.definitions();
+        for event in &batch.events {
+            if is_defined {
+                self.take_in_definition(local, event).await?;
+            } else if batch.prefix == self.names.hosts() {
+                let host = self.names.last(event.key()).to_owned();
+                let tunnel = match event {
+                    Event::Put(found) => read_versioned::<HostRecord>(found)?.tunnel,
+                    Event::Delete { .. } => None,
+                };
+                tell(local, following.abroad.put_host(host, tunnel));
+            } else if batch.prefix == self.names.all_alive() {
+                let host = self.names.last(event.key()).to_owned();
+                match event {
+                    Event::Put(_) => {
+                        following.silent.remove(&host);
+                        tell(local, following.abroad.set_lost(&host, false));
+                    }
+                    Event::Delete { .. } => _ = following.silent.insert(host, Instant::now()),
+                }
+            } else {
+                self.take_in_port(local, following, &batch.prefix, event)?;
+            }
+        }
+        if is_defined {
+            self.followed.send_replace(batch.revision);
+        }
+        Ok(())
+    }
+
+    async fn take_in_definition<L: Local>(&self, local: &Arc<L>, event: &Event) -> Result<(), MemberError> {
+        let Some(name) = self.names.definition_of(event.key()) else { return Ok(()) };
+        match event {
+            Event::Put(found) => {
+                Arc::clone(local).adopt(definitions::read(found)?).await.map_err(MemberError::NotNoted)
+            }
+            Event::Delete { .. } => {
+                // One that was defined again since is told of as well.
+                let kept = Arc::clone(local).abandon(name).await.map_err(MemberError::NotNoted)?;
+                self.define_again(&kept).await
+            }
+        }
+    }
+
+    fn take_in_port<L: Local>(
+        &self,
+        local: &Arc<L>,
+        following: &mut Following,
+        prefix: &str,
+        event: &Event,
+    ) -> Result<(), MemberError> {
+        let network = following.abroad.networks().find(|network| self.names.ports(*network) == prefix);
+        let Some((network, at)) = network.and_then(|network| Some((network, self.names.port_of(network, event.key())?))) else {
+            return Ok(());
+        };
+        let at: (String, PortId) = at;
+        let changes = match event {
+            Event::Put(found) => following.abroad.put(network, at, Published::read(found)?),
+            Event::Delete { .. } => following.abroad.remove(network, &at),
+        };
+        tell(local, changes.into_iter().map(|change| (network, change)).collect());
+        Ok(())
+    }
+}
+
+fn tell<L: Local>(local: &Arc<L>, changes: Vec<(NetworkId, Change)>) {
+    changes.into_iter().for_each(|(network, change)| Arc::clone(local).abroad(network, change));
+}
+

@@ -1,0 +1,103 @@
+//! What other hosts of the fleet define is done here too, by the same steps as what this host's clients ask for.
+
+use std::sync::Arc;
+
+use crate::inventory::{self, Inventory};
+use crate::model::definition::{Definition, DefinitionName};
+use crate::model::{Network, NetworkId, Subnet};
+
+use super::networks::Reach;
+use super::{Context, Error, Service};
+
+fn context() -> Context {
+    Context { follows: true, ..Context::default() }
+}
+
+impl Service {
+    /// Takes in a definition.
+    ///
+    /// # Errors
+    /// It could not be noted. What cannot be here at all is only told of.
+    pub(super) async fn follow_definition(self: Arc<Self>, definition: Definition) -> Result<(), String> {
+        let name = definition.name();
+        let followed = match definition {
+            Definition::Network(network) => self.follow_network(network).await,
+            Definition::Subnet(subnet) => self.follow_subnet(subnet).await,
+        };
+        match followed {
+            Err(error) if error.is_trouble() => Err(format!("{name:?} could not be taken in: {error}")),
+            Err(error) => {
+                tracing::error!(?name, %error, "what another host has defined cannot be on this one");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn follow_network(self: Arc<Self>, network: Network) -> Result<(), Error> {
+        let known = self.reconciler.lock().network(network.id).ok().map(|entry| entry.record.clone());
+        match known {
+            None => self.enter_networks(vec![network], &context()).await.map(drop),
+            Some(known) if !known.is_shared() => Err(Error::IdTaken(network.id.0)),
+            Some(known) if known == (Network { zone: known.zone, ..network.clone() }) => Ok(()),
+            Some(_) => {
+                let id = network.id;
+                let revise = |before: &Network| Network { zone: before.zone, ..network };
+                self.revise_network(id, Reach::WithPorts, revise, &context()).await.map(drop)
+            }
+        }
+    }
+
+    async fn follow_subnet(self: Arc<Self>, subnet: Subnet) -> Result<(), Error> {
+        let known = self.subnet(subnet.id).ok();
+        match known {
+            None => self.enter_subnets(vec![subnet], &context()).await.map(drop),
+            Some(known) if known == subnet => Ok(()),
+            Some(_) => self.revise_subnet(subnet.id, |_| Ok(subnet.clone()), &context()).await.map(drop),
+        }
+    }
+
+    /// Takes in that something is not defined any more. Answers with what has to stay, since ports here use it.
+    ///
+    /// # Errors
+    /// It could not be noted.
+    pub(super) async fn unfollow_definition(self: Arc<Self>, name: DefinitionName) -> Result<Vec<Definition>, String> {
+        let (service, ends) = (Arc::clone(&self), context());
+        let is_known = self.reconciler.lock().network(name.network()).is_ok_and(|entry| entry.record.is_shared());
+        let deleted = match name {
+            _ if !is_known => return Ok(Vec::new()),
+            DefinitionName::Network(network) => service.delete_network(network, &ends).await,
+            DefinitionName::Subnet(_, subnet) => service.delete_subnet(subnet, &ends).await,
+        };
+        match deleted {
+            Ok(_)
+            | Err(Error::Inventory(inventory::Error::NoSuchNetwork(_) | inventory::Error::NoSuchSubnet(_))) => Ok(Vec::new()),
+            Err(Error::NetworkInUse { .. } | Error::SubnetInUse { .. }) => {
+                let state = self.reconciler.lock();
+                let kept = match name {
+                    DefinitionName::Network(network) => of_network(&state, network),
+                    DefinitionName::Subnet(_, id) => {
+                        state.subnet(id).map(|entry| Definition::Subnet(entry.record.clone())).into_iter().collect()
+                    }
+                };
+                tracing::warn!(?name, "what another host has deleted stays, since ports of this host use it");
+                Ok(kept)
+            }
+            Err(error) => Err(format!("{name:?} could not be deleted: {error}")),
+        }
+    }
+
+    /// What is known of what all hosts have, but for networks on which work is under way.
+    pub(super) fn known_definitions(&self) -> Vec<Definition> {
+        let state = self.reconciler.lock();
+        let networks = state.networks.values().filter(|entry| entry.record.is_shared() && !entry.claim.taken());
+        networks.flat_map(|entry| of_network(&state, entry.record.id)).collect()
+    }
+}
+
+/// A network with its subnets.
+fn of_network(state: &Inventory, network: NetworkId) -> Vec<Definition> {
+    let Ok(entry) = state.network(network) else { return Vec::new() };
+    let subnets = entry.subnets.iter().filter_map(|id| state.subnets.get(id)).map(|entry| Definition::Subnet(entry.record.clone()));
+    [Definition::Network(entry.record.clone())].into_iter().chain(subnets).collect()
+}
