@@ -19,8 +19,8 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port, PortId, Profile,
-    RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
+    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port,
+    PortId, Profile, RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
 };
 use nicd::plan::groups::number;
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
@@ -88,7 +88,8 @@ fn records_survive_a_reopening() {
     let told = notices.iter().map(|one| Change::PutNotice(Box::new(one.clone()))).collect();
     opened.commit(told, Purpose::Growing).unwrap();
     opened.commit(vec![Change::ForgetNotice(notices[1].recipient(), notices[1].about())], Purpose::Freeing).unwrap();
-    let registration = Registration { created: 4, epoch: Epoch { number: 1, id: Uuid::from_u128(5) }, seen: 6, is_settled: false };
+    let registration =
+        Registration { created: 4, epoch: Epoch { number: 1, id: Uuid::from_u128(5) }, seen: 6, is_settled: false };
     let network_of = NetworkId(Uuid::from_u128(7));
     let held = [1, 40].map(|last| Held {
         claim: Claim::of_address(network_of, [192, 0, 2, last].into()),

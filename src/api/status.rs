@@ -210,9 +210,8 @@ pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
 /// What takes an address that the client may name.
 const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
 /// What asks etcd in a fleet.
-const IN_FLEET: &[RequestStep] = &[
-    Fleet, Attach, NewPort, ChangePort, NewNetwork, ChangeNetwork, DropNetwork, NewSubnet, ChangeSubnet, DropSubnet,
-];
+const IN_FLEET: &[RequestStep] =
+    &[Fleet, Attach, NewPort, ChangePort, NewNetwork, ChangeNetwork, DropNetwork, NewSubnet, ChangeSubnet, DropSubnet];
 /// What changes the kernel.
 const KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.

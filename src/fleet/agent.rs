@@ -340,10 +340,7 @@ impl Fleet {
     /// Tells of this host: that it is alive as long as a lease is, or only what is of it.
     async fn sign(&self, local: &impl Local, registration: &Registration, lease: Option<Lease>) -> Result<Sign, MemberError> {
         let alive = lease.map(|lease| (self.names.alive(&self.host()), lease.id));
-        self.tell_of(local, registration, |value| {
-            alive.map(|(key, lease)| Op::Put { key, value, lease })
-        })
-        .await
+        self.tell_of(local, registration, |value| alive.map(|(key, lease)| Op::Put { key, value, lease })).await
     }
 
     async fn tell_of(

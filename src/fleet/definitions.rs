@@ -142,9 +142,9 @@ impl Fleet {
     fn depends(&self, definition: &Definition, followed: i64, txn: &mut Txn, reads: &mut Vec<Keys>, beside: &[Redefinition]) {
         let Definition::Subnet(subnet) = definition else { return };
         let network = self.names.definition(Name::Network(subnet.network_id));
-        let is_beside = beside.iter().any(|one| {
-            matches!(one, Redefinition::New(Definition::Network(network)) if network.id == subnet.network_id)
-        });
+        let is_beside = beside
+            .iter()
+            .any(|one| matches!(one, Redefinition::New(Definition::Network(network)) if network.id == subnet.network_id));
         if !is_beside {
             txn.compare.push(present(network.clone()));
             reads.push(Keys::One(network));

@@ -164,9 +164,7 @@ impl Fleet {
     async fn take_in_definition<L: Local>(&self, local: &Arc<L>, event: &Event) -> Result<(), MemberError> {
         let Some(name) = self.names.definition_of(event.key()) else { return Ok(()) };
         match event {
-            Event::Put(found) => {
-                Arc::clone(local).adopt(definitions::read(found)?).await.map_err(MemberError::NotNoted)
-            }
+            Event::Put(found) => Arc::clone(local).adopt(definitions::read(found)?).await.map_err(MemberError::NotNoted),
             Event::Delete { .. } => {
                 // One that was defined again since is told of as well.
                 let kept = Arc::clone(local).abandon(name).await.map_err(MemberError::NotNoted)?;
@@ -199,4 +197,3 @@ impl Fleet {
 fn tell<L: Local>(local: &Arc<L>, changes: Vec<(NetworkId, Change)>) {
     changes.into_iter().for_each(|(network, change)| Arc::clone(local).abroad(network, change));
 }
-

@@ -94,9 +94,7 @@ impl Names {
         let path = key.strip_prefix(&self.definitions())?;
         match path.split('/').collect::<Vec<_>>()[..] {
             ["net", network] => Some(Name::Network(NetworkId(network.parse().ok()?))),
-            ["subnet", network, subnet] => {
-                Some(Name::Subnet(NetworkId(network.parse().ok()?), SubnetId(subnet.parse().ok()?)))
-            }
+            ["subnet", network, subnet] => Some(Name::Subnet(NetworkId(network.parse().ok()?), SubnetId(subnet.parse().ok()?))),
             _ => None,
         }
     }

@@ -283,7 +283,12 @@ impl<K: Kv> Member<K> {
                 continue;
             }
             self.seen.store(answer.header.revision, Ordering::Relaxed);
-            return Ok(Registration { created: found.create_revision, epoch: now, seen: answer.header.revision, is_settled: true });
+            return Ok(Registration {
+                created: found.create_revision,
+                epoch: now,
+                seen: answer.header.revision,
+                is_settled: true,
+            });
         }
         Err(MemberError::Contended(host))
     }

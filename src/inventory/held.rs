@@ -2,88 +2,18 @@
 //!
 //! Nothing here asks anybody. What a request lacks is refused with the [`Need`]; the service claims that and tries again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::claim::BLOCK;
-use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, Port, PortId, Subnet, SubnetId};
+use crate::model::pools::{address, number};
+use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, Port, PortId, SubnetId};
 
+use super::holding::MACS;
 use super::{Error, Inventory};
 
 /// How many free addresses of each family this host has on each shared network with ports of its own, and how many free MACs for each such
 /// network: it gives ports so many without etcd.
 pub const RESERVE: usize = 16;
-
-/// How many MACs a block has.
-const MACS: u16 = 256;
-
-/// What this host has claimed.
-#[derive(Debug, Default)]
-pub struct Holding {
-    claims: BTreeMap<Claim, Held>,
-    /// Noted as this host's, and another host's in etcd, with that one's name. Ports that have it are kept down.
-    disputed: BTreeMap<Claim, (Held, String)>,
-    /// How many MACs of each block, held or not, ports have.
-    used: HashMap<[u8; 5], u16>,
-    /// The ports that are kept down, with the host that has what they have.
-    shut: BTreeMap<PortId, String>,
-}
-
-impl Holding {
-    fn has(&self, claim: &Claim) -> bool {
-        self.claims.contains_key(claim)
-    }
-
-    fn has_address(&self, network: NetworkId, ip: IpAddr) -> bool {
-        self.has(&Claim::of_address(network, ip))
-    }
-
-    fn has_mac(&self, mac: Mac) -> bool {
-        self.has(&Claim::of_mac(mac)) || self.has(&Claim::Mac(mac))
-    }
-
-    /// The held blocks of a network's addresses.
-    fn blocks(&self, network: NetworkId) -> impl Iterator<Item = &Held> {
-        let from = Claim::Addresses { network, first: Ipv4Addr::UNSPECIFIED.into() };
-        let to = Claim::Addresses { network, first: Ipv6Addr::from_bits(u128::MAX).into() };
-        self.claims.range(from..=to).map(|(_, held)| held)
-    }
-
-    /// The held blocks of MACs.
-    fn mac_blocks(&self) -> impl Iterator<Item = [u8; 5]> {
-        self.claims.range(Claim::Macs([0; 5])..=Claim::Macs([u8::MAX; 5])).filter_map(|(claim, _)| match claim {
-            Claim::Macs(octets) => Some(*octets),
-            _ => None,
-        })
-    }
-
-    /// The held blocks of MACs that begin so, and have a free one.
-    fn free_blocks(&self, prefix: MacPrefix) -> impl Iterator<Item = [u8; 5]> {
-        self.mac_blocks().filter(move |block| block[..3] == prefix.octets() && self.used(*block) < MACS)
-    }
-
-    fn used(&self, block: [u8; 5]) -> u16 {
-        self.used.get(&block).copied().unwrap_or(0)
-    }
-
-    pub(super) fn use_mac(&mut self, Mac([a, b, c, d, e, _]): Mac) {
-        *self.used.entry([a, b, c, d, e]).or_default() += 1;
-    }
-
-    pub(super) fn free_mac(&mut self, Mac([a, b, c, d, e, _]): Mac) {
-        if let Some(used) = self.used.get_mut(&[a, b, c, d, e]) {
-            *used -= 1;
-            if *used == 0 {
-                self.used.remove(&[a, b, c, d, e]);
-            }
-        }
-    }
-
-    pub(super) fn forget_port(&mut self, port: PortId) {
-        self.shut.remove(&port);
-    }
-}
 
 impl Inventory {
     /// Takes in all that is noted as this host's.
@@ -114,13 +44,6 @@ impl Inventory {
         let given = port.held_ips().filter(|ip| self.is_given(port.network_id, ip.ip_address));
         let addresses = given.map(|ip| Claim::of_address(port.network_id, ip.ip_address));
         addresses.chain([Claim::Mac(port.mac)]).collect()
-    }
-
-    /// Whether an address is given to ports. What a guest makes of its MAC is its own as the MAC is.
-    fn is_given(&self, network: NetworkId, ip: IpAddr) -> bool {
-        let subnets = self.networks.get(&network).into_iter().flat_map(|entry| &entry.subnets);
-        let mut subnets = subnets.filter_map(|id| self.subnets.get(id)).map(|entry| &entry.record);
-        subnets.find(|subnet| subnet.cidr.contains(ip)).is_none_or(|subnet| !subnet.is_auto() || subnet.gateway_ip == Some(ip))
     }
 
     /// Takes a claim in.
@@ -154,7 +77,12 @@ impl Inventory {
         let shut = self.ports_of_others();
         let before = std::mem::replace(&mut self.holding.shut, shut);
         let now = &self.holding.shut;
-        before.keys().filter(|port| !now.contains_key(port)).chain(now.keys().filter(|port| !before.contains_key(port))).copied().collect()
+        before
+            .keys()
+            .filter(|port| !now.contains_key(port))
+            .chain(now.keys().filter(|port| !before.contains_key(port)))
+            .copied()
+            .collect()
     }
 
     /// The ports that have what another host has claimed.
@@ -170,11 +98,6 @@ impl Inventory {
             claims.iter().find_map(other).or_else(|| other(&Claim::of_mac(port.mac)))
         };
         ports.filter_map(|port| Some((port.id, of(port)?))).collect()
-    }
-
-    /// The host that has what this port has, in the fleet.
-    pub fn other_host_of(&self, port: PortId) -> Option<&str> {
-        self.holding.shut.get(&port).map(String::as_str)
     }
 
     /// Whether what is needed is this host's by now.
@@ -211,37 +134,9 @@ impl Inventory {
                 all.any(|ip| self.addresses.contains_key(&(*network, ip)))
             }
             Claim::Macs(octets) => self.holding.used(*octets) > 0,
-            Claim::Mac(mac) => self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).is_some_and(|port| port.record.mac == *mac),
-        }
-    }
-
-    /// What of a shared network's addresses this host may give; none for another network: all of them.
-    pub(super) fn may_give(&self, network: NetworkId) -> Option<Vec<Range>> {
-        self.networks.get(&network).filter(|entry| entry.record.is_shared())?;
-        let range = |held: &Held| match held.claim {
-            Claim::Addresses { first, .. } => {
-                let last = number(first) + u128::from(BLOCK) - 1;
-                Some(Range { start: first, end: address(last, first.is_ipv6()) })
+            Claim::Mac(mac) => {
+                self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).is_some_and(|port| port.record.mac == *mac)
             }
-            _ => None,
-        };
-        Some(self.holding.blocks(network).filter_map(range).collect())
-    }
-
-    /// Refuses an address of a shared network that is in no block of this host's.
-    pub(super) fn check_held(&self, network: NetworkId, ip: IpAddr) -> Result<(), Error> {
-        let shared = self.networks.get(&network).is_some_and(|entry| entry.record.is_shared());
-        if !shared || self.holding.has_address(network, ip) || !self.is_given(network, ip) {
-            return Ok(());
-        }
-        Err(Error::Unclaimed(Need::Address(network, ip)))
-    }
-
-    /// Refuses a MAC for a shared network that this host has not claimed.
-    pub(super) fn check_mac_held(&self, network: &Network, mac: Mac) -> Result<Mac, Error> {
-        match !network.is_shared() || self.holding.has_mac(mac) {
-            true => Ok(mac),
-            false => Err(Error::Unclaimed(Need::Mac(mac))),
         }
     }
 
@@ -250,14 +145,6 @@ impl Inventory {
         let blocks = self.holding.free_blocks(prefix);
         let mut macs = blocks.flat_map(|[a, b, c, d, e]| (0..=u8::MAX).map(move |n| Mac([a, b, c, d, e, begin.wrapping_add(n)])));
         macs.find(|mac| self.check_mac(*mac, network, None).is_ok()).ok_or(Error::Unclaimed(Need::AnyMac(prefix)))
-    }
-
-    /// Why no address of a subnet is free.
-    pub(super) fn none_free(&self, subnet: &Subnet) -> Error {
-        match self.networks.get(&subnet.network_id) {
-            Some(entry) if entry.record.is_shared() => Error::Unclaimed(Need::AnyAddress(subnet.network_id, subnet.id)),
-            _ => self.subnets.get(&subnet.id).map_or(Error::NoSuchSubnet(subnet.id), super::SubnetEntry::empty),
-        }
     }
 
     /// What is to be claimed ahead, so that ports can be made without etcd. Costs a look at each shared network that has ports here.
@@ -277,7 +164,8 @@ impl Inventory {
                 needs.extend(next.map(|subnet| Need::AnyAddress(entry.record.id, subnet.record.id)));
             }
         }
-        let free: usize = self.holding.free_blocks(prefix).map(|block| usize::from(MACS.saturating_sub(self.holding.used(block)))).sum();
+        let free: usize =
+            self.holding.free_blocks(prefix).map(|block| usize::from(MACS.saturating_sub(self.holding.used(block)))).sum();
         if free < networks * RESERVE {
             needs.push(Need::AnyMac(prefix));
         }
@@ -291,13 +179,35 @@ impl Inventory {
         held.copied().collect()
     }
 
-    /// How many addresses this host has claimed of each network.
-    pub fn claimed(&self) -> BTreeMap<NetworkId, usize> {
-        let mut all = BTreeMap::new();
+    /// How many addresses this host has claimed of each network, and how many of them it can give still.
+    pub fn reserved(&self) -> BTreeMap<NetworkId, (usize, u128)> {
+        let mut all: BTreeMap<NetworkId, (usize, u128)> = BTreeMap::new();
         for network in self.holding.claims.keys().filter_map(network_of) {
-            *all.entry(network).or_default() += usize::from(BLOCK);
+            all.entry(network).or_default().0 += usize::from(BLOCK);
+        }
+        for (network, (_, free)) in &mut all {
+            let subnets = self.networks.get(network).into_iter().flat_map(|entry| &entry.subnets);
+            *free = subnets.filter_map(|id| self.subnets.get(id)).map(|subnet| subnet.free.left()).sum();
         }
         all
+    }
+}
+
+/// Of which ports the fleet is to be told.
+impl Inventory {
+    /// Notes changes of ports from now on.
+    pub fn publish_ports(&mut self) {
+        self.publishing.is_on = true;
+    }
+
+    /// Takes the ports that have changed.
+    pub fn take_changed(&mut self) -> BTreeSet<PortId> {
+        std::mem::take(&mut self.publishing.changed)
+    }
+
+    /// The ports of shared networks.
+    pub fn shared_ports(&self) -> impl Iterator<Item = PortId> + '_ {
+        self.networks.values().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied())
     }
 }
 

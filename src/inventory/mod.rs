@@ -32,6 +32,7 @@ mod grouping;
 mod groups;
 mod guided;
 pub mod held;
+mod holding;
 pub mod leases;
 pub mod leftovers;
 mod monitors;
@@ -42,6 +43,7 @@ mod profiles;
 mod publishing;
 pub mod retry;
 mod segments;
+mod shared;
 pub mod speaking;
 pub mod telling;
 mod told;
@@ -584,7 +586,8 @@ impl Inventory {
         if subnet.record.network_id != network {
             return Err(Error::SubnetOfOther { subnet: id, network });
         }
-        let ip_address = subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| self.none_free(&subnet.record))?;
+        let ip_address =
+            subnet.free.lowest_where(|ip| !not_chosen.contains(&ip)).ok_or_else(|| self.none_free(&subnet.record))?;
         Ok(FixedIp { subnet_id: id, ip_address })
     }
 
@@ -852,15 +855,5 @@ impl SubnetEntry {
     /// How many ports have an address of it.
     pub fn users(&self) -> usize {
         self.users
-    }
-
-    pub(super) fn empty(&self) -> Error {
-        let usage = self.free.usage();
-        Error::PoolEmpty {
-            network: self.record.network_id,
-            cidr: self.record.cidr.to_string(),
-            size: usage.size,
-            used: usage.used,
-        }
     }
 }

@@ -62,7 +62,8 @@ impl Reconciler {
             return (Readiness::Waiting, Some(unproven(state, port)));
         }
         if let Some(host) = state.other_host_of(port) {
-            let detail = format!("host '{host}' of the fleet has reserved what this port has: give it another address, or another MAC");
+            let detail =
+                format!("host '{host}' of the fleet has reserved what this port has: give it another address, or another MAC");
             return (Readiness::Waiting, Some(Why { reason: "claim_lost", detail }));
         }
         match first_unmet(&want, &bridge, &state.have) {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::{Error, HostView, Service, view};
 use crate::clock;
 use crate::fleet::abroad::{Change as Abroad, Far};
@@ -18,6 +20,27 @@ use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
+/// How this host stands in its fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FleetView {
+    /// Whether it reaches it.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The addresses that it alone may give, by network.
+    pub reserved: Vec<Reserved>,
+}
+
+/// The addresses of a network that this host alone may give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reserved {
+    /// The network.
+    pub network_id: NetworkId,
+    /// How many.
+    pub addresses: usize,
+    /// How many of them no port has.
+    pub free: u128,
+}
+
 impl Service {
     /// Makes this host one of a fleet. Done once, before requests are served.
     pub fn enter_fleet(&self, fleet: Arc<Fleet>) {
@@ -27,8 +50,11 @@ impl Service {
     }
 
     /// How this host stands in its fleet; none without one.
-    pub fn fleet(&self) -> Option<Status> {
-        self.fleet.get().map(|fleet| fleet.status())
+    pub fn fleet(&self) -> Option<FleetView> {
+        let status = self.fleet.get()?.status();
+        let reserved = self.reconciler.lock().reserved();
+        let reserved = reserved.into_iter().map(|(network_id, (addresses, free))| Reserved { network_id, addresses, free });
+        Some(FleetView { status, reserved: reserved.collect() })
     }
 
     /// The hosts of the fleet, by name.
@@ -109,7 +135,8 @@ impl Local for Service {
         let now: BTreeSet<Claim> = held.iter().chain(lost.iter().map(|(held, _)| held)).map(|held| held.claim).collect();
         let gone = before.iter().filter(|one| !now.contains(&one.claim)).map(|one| Change::DeleteClaim(one.claim));
         let new = held.iter().chain(lost.iter().map(|(held, _)| held)).filter(|one| !before.contains(one));
-        let changes = [Change::NoteRegistration(registration)].into_iter().chain(gone).chain(new.map(|one| Change::PutClaim(*one)));
+        let changes =
+            [Change::NoteRegistration(registration)].into_iter().chain(gone).chain(new.map(|one| Change::PutClaim(*one)));
         self.note_of_fleet(changes.collect(), Purpose::Growing).await?;
         let mut state = self.reconciler.lock();
         for port in state.set_claims(held, lost) {

@@ -70,8 +70,9 @@ impl Service {
             DefinitionName::Subnet(_, subnet) => service.delete_subnet(subnet, &ends).await,
         };
         match deleted {
-            Ok(_)
-            | Err(Error::Inventory(inventory::Error::NoSuchNetwork(_) | inventory::Error::NoSuchSubnet(_))) => Ok(Vec::new()),
+            Ok(_) | Err(Error::Inventory(inventory::Error::NoSuchNetwork(_) | inventory::Error::NoSuchSubnet(_))) => {
+                Ok(Vec::new())
+            }
             Err(Error::NetworkInUse { .. } | Error::SubnetInUse { .. }) => {
                 let state = self.reconciler.lock();
                 let kept = match name {
@@ -98,6 +99,7 @@ impl Service {
 /// A network with its subnets.
 fn of_network(state: &Inventory, network: NetworkId) -> Vec<Definition> {
     let Ok(entry) = state.network(network) else { return Vec::new() };
-    let subnets = entry.subnets.iter().filter_map(|id| state.subnets.get(id)).map(|entry| Definition::Subnet(entry.record.clone()));
+    let subnets =
+        entry.subnets.iter().filter_map(|id| state.subnets.get(id)).map(|entry| Definition::Subnet(entry.record.clone()));
     [Definition::Network(entry.record.clone())].into_iter().chain(subnets).collect()
 }

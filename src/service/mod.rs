@@ -57,6 +57,7 @@ pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use crate::kernel::exec::StepTime;
 pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Receipt, RecipientTrouble, Reconciler};
 pub use counters::PortCounters;
+pub use fleet::{FleetView, Reserved};
 pub use gc::{Collected, Leftovers};
 pub use groups::{RuleFilter, RuleView};
 pub use idempotency::Known;

@@ -47,7 +47,8 @@ impl Service {
         if shared.is_empty() || context.follows {
             return Ok(self.reconciler.commit(changes, purpose).await?);
         }
-        let fleet = self.fleet.get().ok_or(Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned()))?;
+        let fleet =
+            self.fleet.get().ok_or(Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned()))?;
         fleet.redefine(&shared).await.map_err(not_defined)?;
         let Err(error) = self.reconciler.commit(changes, purpose).await else { return Ok(()) };
         // Nothing is made when the answer is an error. Other changes this host follows by itself, as any other host does.
@@ -69,8 +70,12 @@ fn not_defined(error: NotDefined) -> Error {
     match error {
         NotDefined::Newer(revision) => Error::Outdated(revision),
         NotDefined::InUse(name, hosts) => match name {
-            DefinitionName::Network(id) => Error::InUseElsewhere { what: format!("Network {id}"), hosts, reason: "network_in_use" },
-            DefinitionName::Subnet(_, id) => Error::InUseElsewhere { what: format!("Subnet {id}"), hosts, reason: "subnet_in_use" },
+            DefinitionName::Network(id) => {
+                Error::InUseElsewhere { what: format!("Network {id}"), hosts, reason: "network_in_use" }
+            }
+            DefinitionName::Subnet(_, id) => {
+                Error::InUseElsewhere { what: format!("Subnet {id}"), hosts, reason: "subnet_in_use" }
+            }
         },
         NotDefined::Unreachable(error) => error.into(),
     }

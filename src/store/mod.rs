@@ -33,8 +33,8 @@ use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
-    Claim, Group, GroupId, Held, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet, SubnetId,
-    Trunk, TrunkId,
+    Claim, Group, GroupId, Held, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet,
+    SubnetId, Trunk, TrunkId,
 };
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;

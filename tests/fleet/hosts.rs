@@ -80,7 +80,7 @@ impl Host {
         done
     }
 
-    fn fleet(&mut self) -> Value {
+    pub fn fleet(&mut self) -> Value {
         self.client.get("/nicd/v1/fleet").expect(200)["fleet"].clone()
     }
 

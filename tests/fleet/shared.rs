@@ -9,7 +9,8 @@ use crate::netns::{Guest, comes_true, try_run};
 
 /// A VXLAN network with a subnet, made at a host.
 fn network(host: &mut Host, cidr: &str) -> String {
-    let made = host.client.post("/v2.0/networks", &json!({"network": {"name": "blue", "provider:network_type": "vxlan"}})).expect(201);
+    let made =
+        host.client.post("/v2.0/networks", &json!({"network": {"name": "blue", "provider:network_type": "vxlan"}})).expect(201);
     assert_eq!(made["network"]["nicd:scope"], "fleet");
     let id = made["network"]["id"].as_str().unwrap().to_owned();
     host.client.post("/v2.0/subnets", &json!({"subnet": {"network_id": id, "cidr": cidr}})).expect(201);
@@ -86,5 +87,184 @@ fn guests_on_all_hosts_of_one_network_reach_each_other() {
         for host in &mut hosts {
             comes_true(PATIENCE, || host.client.get(&path).status == 404, || "the network stays".to_owned());
         }
+    });
+}
+
+/// A port of a network that has no server.
+fn port(host: &mut Host, network: &str) -> crate::daemon::Answer {
+    host.client.post("/v2.0/ports", &json!({"port": {"network_id": network}}))
+}
+
+/// The address and the MAC of a port.
+fn of(port: &Value) -> (String, String) {
+    (address(&port["port"]), port["port"]["mac_address"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn without_etcd_ports_are_made_from_what_is_reserved_and_told_of_later() {
+    with_etcd(|node| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let mut all = vec![of(&port(&mut one, &id).expect(201)), of(&port(&mut two, &id).expect(201))];
+        for host in [&mut one, &mut two] {
+            let enough = |host: &mut Host| host.fleet()["reserved"][0]["free"].as_u64().is_some_and(|free| free >= 16);
+            comes_true(PATIENCE, || enough(host), || "16 addresses are not reserved".to_owned());
+        }
+        node.kill();
+        for host in [&mut one, &mut two] {
+            all.extend((0..16).map(|_| of(&port(host, &id).expect(201))));
+            // One that was started without etcd goes on from what it had reserved.
+            host.daemon.kill();
+            host.launch();
+        }
+        // What is lacking is said once that is known.
+        host_runs_out(&mut one, &id, &mut all);
+        one.client.post("/v2.0/networks", &json!({"network": {}})).refused(503, "fleet_unreachable");
+        one.client.delete(&format!("/v2.0/networks/{id}")).refused(409, "network_in_use");
+        node.restart();
+        for host in [&mut one, &mut two] {
+            host.joins();
+            comes_true(PATIENCE, || port(host, &id).status == 201, || "no port is made again".to_owned());
+        }
+        for host in [&mut one, &mut two] {
+            let ports = host.client.get(&format!("/v2.0/ports?network_id={id}&binding:host_id=")).expect(200);
+            all.extend(ports["ports"].as_array().unwrap().iter().map(|port| of(&json!({"port": port}))));
+        }
+        let count = |pick: fn(&(String, String)) -> &String| {
+            let mut each: Vec<&String> = all.iter().map(pick).collect();
+            each.sort();
+            each.dedup();
+            each.len()
+        };
+        assert_eq!(count(|both| &both.0), count(|both| &both.1), "{all:?}");
+    });
+}
+
+/// Makes ports until there is no address left.
+fn host_runs_out(host: &mut Host, network: &str, all: &mut Vec<(String, String)>) {
+    for _ in 0..64 {
+        let answer = port(host, network);
+        if answer.status == 503 {
+            assert!(answer.text.contains("fleet_unreachable"), "{}", answer.text);
+            return;
+        }
+        all.push(of(&answer.expect(201)));
+    }
+    panic!("a host without etcd has more than 64 addresses");
+}
+
+#[test]
+fn an_address_or_mac_that_another_host_has_reserved_is_refused_in_words() {
+    with_etcd(|_| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let (ip, mac) = of(&port(&mut one, &id).expect(201));
+        let with = |key: &str, value: Value| json!({"port": {"network_id": id, key: value}});
+        let refused =
+            two.client.post("/v2.0/ports", &with("fixed_ips", json!([{"ip_address": ip}]))).refused(409, "reserved_elsewhere");
+        assert!(refused.to_string().contains("node-1"), "{refused}");
+        two.client.post("/v2.0/ports", &with("mac_address", json!(mac))).refused(409, "reserved_elsewhere");
+        // Any other is claimed at once, also in a block of its own.
+        let free = two.client.post("/v2.0/ports", &with("fixed_ips", json!([{"ip_address": "192.0.2.250"}]))).expect(201);
+        assert_eq!(of(&free).0, "192.0.2.250");
+        let named = json!("02:00:00:00:00:07");
+        two.client.post("/v2.0/ports", &with("mac_address", named.clone())).expect(201);
+        one.client.post("/v2.0/ports", &with("mac_address", named)).refused(409, "reserved_elsewhere");
+        one.client
+            .post("/v2.0/ports", &with("fixed_ips", json!([{"ip_address": "192.0.2.251"}])))
+            .refused(409, "reserved_elsewhere");
+        // A network of one host alone asks nobody.
+        let own = two.client.post("/v2.0/networks", &json!({"network": {"nicd:scope": "host"}})).expect(201);
+        let own = own["network"]["id"].as_str().unwrap();
+        two.client.post("/v2.0/subnets", &json!({"subnet": {"network_id": own, "cidr": "192.0.2.0/24"}})).expect(201);
+        let both = json!({"port": {"network_id": own, "fixed_ips": [{"ip_address": ip}]}});
+        two.client.post("/v2.0/ports", &both).expect(201);
+        one.client.get(&format!("/v2.0/networks/{own}")).refused(404, "no_such_network");
+    });
+}
+
+#[test]
+fn what_one_host_changes_is_changed_at_all_and_no_change_is_lost() {
+    with_etcd(|_| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let path = format!("/v2.0/networks/{id}");
+        // Each change is of what was there before, also where another host has just made that.
+        for n in 0..10 {
+            let change = json!({"network": {"name": format!("blue-{n}")}});
+            assert_eq!(one.client.put(&path, &change).expect(200)["network"]["revision_number"], 2 * n + 2);
+            let change = json!({"network": {"description": format!("of {n}")}});
+            let changed = two.client.put(&path, &change).expect(200)["network"].clone();
+            assert_eq!((&changed["name"], &changed["revision_number"]), (&json!(format!("blue-{n}")), &json!(2 * n + 3)));
+        }
+        let is_seen = || one.client.get(&path).expect(200)["network"]["description"] == "of 9";
+        comes_true(PATIENCE, is_seen, || "the change is not seen".to_owned());
+        // Of two subnets that overlap, one is made.
+        let subnet = |cidr: &str| json!({"subnet": {"network_id": id, "cidr": cidr}});
+        let (first, second) = std::thread::scope(|both| {
+            let at_one = both.spawn(|| one.client.post("/v2.0/subnets", &subnet("198.51.100.0/24")).status);
+            let at_two = both.spawn(|| two.client.post("/v2.0/subnets", &subnet("198.51.100.128/25")).status);
+            (at_one.join().unwrap(), at_two.join().unwrap())
+        });
+        let mut answers = [first, second];
+        answers.sort_unstable();
+        assert_eq!(answers, [201, 400]);
+        has(&mut one, &id, 2);
+        let shown = has(&mut two, &id, 2);
+        // No two networks have one number.
+        let vni = shown["provider:segmentation_id"].clone();
+        let same = json!({"network": {"provider:network_type": "vxlan", "provider:segmentation_id": vni}});
+        two.client.post("/v2.0/networks", &same).refused(409, "segment_in_use");
+        let subnet = shown["subnets"][1].as_str().unwrap().to_owned();
+        assert_eq!(two.client.delete(&format!("/v2.0/subnets/{subnet}")).status, 204);
+        has(&mut one, &id, 1);
+    });
+}
+
+#[test]
+fn an_etcd_that_was_emptied_takes_nothing_away_and_gets_all_again() {
+    with_etcd(|node| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let (_first, _) = guest(&mut one, &id, 1);
+        let (second, _) = guest(&mut two, &id, 2);
+        let far = one.client.get(&format!("/v2.0/ports?network_id={id}&device_owner=compute:nova")).status;
+        assert_eq!(far, 200);
+        let before: Vec<Value> =
+            [&mut one, &mut two].map(|host| host.client.get("/v2.0/ports").expect(200)["ports"].clone()).into();
+        node.empty();
+        node.restart();
+        let both = || one.client.get("/nicd/v1/hosts").json()["hosts"].as_array().is_some_and(|hosts| hosts.len() == 2);
+        comes_true(PATIENCE, both, || "the hosts do not register again".to_owned());
+        // A third one gets the network from those that have it.
+        let mut three = Host::started("node-3", 3);
+        has(&mut three, &id, 1);
+        let (third, _) = {
+            let begun = std::time::Instant::now();
+            // New claims wait until all hosts had the time to tell of theirs.
+            loop {
+                let answer = port(&mut three, &id);
+                if answer.status == 201 {
+                    break;
+                }
+                answer.refused(503, "fleet_unreachable");
+                assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            guest(&mut three, &id, 3)
+        };
+        for (host, ports) in [&mut one, &mut two].into_iter().zip(&before) {
+            for port in ports.as_array().unwrap() {
+                let now = host.client.get(&format!("/v2.0/ports/{}", port["id"].as_str().unwrap())).expect(200);
+                assert_eq!((&now["port"]["status"], &now["port"]["fixed_ips"]), (&port["status"], &port["fixed_ips"]));
+            }
+        }
+        let to = json!({"fixed_ips": before[0][0]["fixed_ips"]});
+        reaches(&third, &to);
+        reaches(&second, &to);
     });
 }

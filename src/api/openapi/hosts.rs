@@ -5,7 +5,7 @@ use serde_json::json;
 use super::agent::entry;
 use super::entry::Entry;
 use super::samples;
-use super::schema::{Record, Shape, count, ip, list, named, or_null, time, truth, words};
+use super::schema::{Record, Shape, count, ip, list, named, or_null, time, truth, uuid, words};
 use crate::api::status::RequestStep::{Fleet, FleetHost, ForgetHost, Path, Write};
 
 pub(in crate::api) fn all() -> Entry {
@@ -61,6 +61,12 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .must("connected", "Whether etcd answers and this host is registered.", truth())
         .must("since", "Since when that is so.", time())
         .must("revision", "The revision of etcd's data that was last seen; null before the first.", or_null(count()))
-        .must("trouble", "What is in the way while it is not connected; null while it is.", or_null(words()));
-    vec![("Host", host.into()), ("Fleet", fleet.into())]
+        .must("trouble", "What is in the way while it is not connected; null while it is.", or_null(words()))
+        .must("reserved", "The addresses that this host alone may give to ports, by network.", list(named("Reserved")));
+    let reserved = Record::new().must("network_id", "The network.", uuid()).must("addresses", "How many.", count()).must(
+        "free",
+        "How many of them no port has.",
+        count(),
+    );
+    vec![("Host", host.into()), ("Fleet", fleet.into()), ("Reserved", reserved.into())]
 }

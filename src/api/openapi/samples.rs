@@ -14,14 +14,14 @@ use crate::model::group::What;
 use crate::model::pools::Range;
 use crate::model::{
     Allows, Direction, DropReason, Family, FixedIp, Group, GroupId, Guest, GuestTold, HostRoute, Limits, Mac, Network, NetworkId,
-    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Scope, Server, ServerId, Status, SubPort, Subnet,
-    SubnetId, Trunk, TrunkId, TrunkStatus, names,
+    NetworkKind, Origin, Owner, Phase, Port, PortId, Profile, Remote, Rule, RuleId, Scope, Server, ServerId, Status, SubPort,
+    Subnet, SubnetId, Trunk, TrunkId, TrunkStatus, names,
 };
 use crate::model::{Job, JobId, JobKind, NicChange, Part, PartState};
 use crate::plan::facts::FactName;
 use crate::plan::{Deviation, Fact, Kind as LinkKind, Op, Plan, Reason, Stage, Step, Switch};
 use crate::service::{Binding, Collected, DeviceView, Exchange, Health, LeaseState, Leftover, PortCounters, Tap, Verified};
-use crate::service::{FleetStatus, HostView, NetworkView, PortView, RuleView, ServerView, TrunkView};
+use crate::service::{FleetStatus, FleetView, HostView, NetworkView, PortView, Reserved, RuleView, ServerView, TrunkView};
 
 const STORE: Uuid = Uuid::from_u128(0x0f0f_0f0f_0000_4000_8000_0000_0000_0001);
 const SERVER: ServerId = ServerId(Uuid::from_u128(0x4d8c_3732_a248_40ed_bebc_539a_6ffd_25c0));
@@ -345,7 +345,8 @@ pub(super) fn host() -> HostView {
     HostView { id: "node-1".into(), alive: true, version: "0.2.0".into(), tunnel, ports: 12, since: then(), last_seen: then() }
 }
 
-pub(super) fn fleet() -> FleetStatus {
+pub(super) fn fleet() -> FleetView {
     let (name, host) = ("default".into(), "node-1".into());
-    FleetStatus { name, host, connected: true, since: then(), revision: Some(4711), trouble: None }
+    let status = FleetStatus { name, host, connected: true, since: then(), revision: Some(4711), trouble: None };
+    FleetView { status, reserved: vec![Reserved { network_id: NETWORK, addresses: 32, free: 20 }] }
 }

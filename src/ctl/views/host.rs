@@ -1,6 +1,6 @@
 //! The hosts of the fleet, and the fleet as a host sees it.
 
-use super::{Column, View, Width};
+use super::{Cell, Column, Kind, Look, View, Width};
 
 /// The columns of hosts.
 pub static HOST: View = View {
@@ -18,13 +18,25 @@ pub static HOST: View = View {
 
 /// The columns of a fleet.
 pub static FLEET: View = View {
-    refers_to: &[],
+    refers_to: &[("RESERVED", Kind::Network)],
     columns: &[
         Column { title: "FLEET", from: Width::Narrow, cell: |look| look.cell("/name") },
         Column { title: "HOST", from: Width::Narrow, cell: |look| look.cell("/host") },
         Column { title: "CONNECTED", from: Width::Narrow, cell: |look| look.cell("/connected") },
         Column { title: "SINCE", from: Width::Narrow, cell: |look| look.cell("/since") },
         Column { title: "REVISION", from: Width::Narrow, cell: |look| look.cell("/revision") },
+        Column { title: "RESERVED", from: Width::Narrow, cell: reserved },
         Column { title: "TROUBLE", from: Width::Narrow, cell: |look| look.cell("/trouble") },
     ],
 };
+
+/// The addresses that the host has reserved, a network each.
+fn reserved(look: &Look<'_>) -> Cell {
+    let networks = look.object["reserved"].as_array().map_or(0, Vec::len);
+    let of = |at: usize| {
+        let network = look.reference(&format!("/reserved/{at}/network_id"));
+        let count = |key: &str| look.object["reserved"][at][key].as_u64().unwrap_or(0);
+        format!("{}: {} of {} free", network.text(), count("free"), count("addresses"))
+    };
+    Cell::new(&(0..networks).map(of).collect::<Vec<_>>().join(", "))
+}

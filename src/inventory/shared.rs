@@ -1,0 +1,83 @@
+//! What this host may give to ports of a network that all hosts have, and whom a change of such a port is told: the rules that choices of
+//! addresses and MACs go by.
+
+use std::net::IpAddr;
+
+use crate::model::claim::BLOCK;
+use crate::model::pools::{Range, address, number};
+use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, PortId, Subnet};
+
+use super::entries::{Inventory, SubnetEntry};
+use super::error::Error;
+
+impl Inventory {
+    /// Whether an address is given to ports. What a guest makes of its MAC is its own as the MAC is.
+    pub(super) fn is_given(&self, network: NetworkId, ip: IpAddr) -> bool {
+        let subnets = self.networks.get(&network).into_iter().flat_map(|entry| &entry.subnets);
+        let mut subnets = subnets.filter_map(|id| self.subnets.get(id)).map(|entry| &entry.record);
+        subnets.find(|subnet| subnet.cidr.contains(ip)).is_none_or(|subnet| !subnet.is_auto() || subnet.gateway_ip == Some(ip))
+    }
+
+    /// The host that has what this port has, in the fleet.
+    pub fn other_host_of(&self, port: PortId) -> Option<&str> {
+        self.holding.shut.get(&port).map(String::as_str)
+    }
+
+    /// What of a shared network's addresses this host may give; none for another network: all of them.
+    pub(super) fn may_give(&self, network: NetworkId) -> Option<Vec<Range>> {
+        self.networks.get(&network).filter(|entry| entry.record.is_shared())?;
+        let range = |held: &Held| match held.claim {
+            Claim::Addresses { first, .. } => {
+                let last = number(first) + u128::from(BLOCK) - 1;
+                Some(Range { start: first, end: address(last, first.is_ipv6()) })
+            }
+            _ => None,
+        };
+        Some(self.holding.blocks(network).filter_map(range).collect())
+    }
+
+    /// Refuses an address of a shared network that is in no block of this host's.
+    pub(super) fn check_held(&self, network: NetworkId, ip: IpAddr) -> Result<(), Error> {
+        let shared = self.networks.get(&network).is_some_and(|entry| entry.record.is_shared());
+        if !shared || self.holding.has_address(network, ip) || !self.is_given(network, ip) {
+            return Ok(());
+        }
+        Err(Error::Unclaimed(Need::Address(network, ip)))
+    }
+
+    /// Refuses a MAC for a shared network that this host has not claimed.
+    pub(super) fn check_mac_held(&self, network: &Network, mac: Mac) -> Result<Mac, Error> {
+        match !network.is_shared() || self.holding.has_mac(mac) {
+            true => Ok(mac),
+            false => Err(Error::Unclaimed(Need::Mac(mac))),
+        }
+    }
+
+    /// Why no address of a subnet is free.
+    pub(super) fn none_free(&self, subnet: &Subnet) -> Error {
+        match self.networks.get(&subnet.network_id) {
+            Some(entry) if entry.record.is_shared() => Error::Unclaimed(Need::AnyAddress(subnet.network_id, subnet.id)),
+            _ => self.subnets.get(&subnet.id).map_or(Error::NoSuchSubnet(subnet.id), SubnetEntry::empty),
+        }
+    }
+
+    /// Notes that a port of a network has changed, if the fleet is to be told.
+    pub(super) fn port_changed(&mut self, network: NetworkId, port: PortId) {
+        if self.publishing.is_on && self.networks.get(&network).is_some_and(|entry| entry.record.is_shared()) {
+            self.publishing.changed.insert(port);
+            self.publishing.rung.notify_one();
+        }
+    }
+}
+
+impl SubnetEntry {
+    fn empty(&self) -> Error {
+        let usage = self.free.usage();
+        Error::PoolEmpty {
+            network: self.record.network_id,
+            cidr: self.record.cidr.to_string(),
+            size: usage.size,
+            used: usage.used,
+        }
+    }
+}
