@@ -316,8 +316,10 @@ pub async fn serve<K: Kernel + Clone>(
         server = with_tls;
         securing = on_a_thread("nicd-tls", handshakes);
     }
+    let router = api::router(service.clone());
+    tokio::spawn(api::carry_out(service.clone(), router.clone()));
     let mut served = tokio::select! {
-        served = server.serve(api::router(service.clone()), renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
+        served = server.serve(router, renewed, signals.stop.clone()) => served.map_err(DaemonError::Listener),
         _ = &mut following => Err(DaemonError::Ended),
         error = refused_by_fleet(&mut member) => Err(error),
     };

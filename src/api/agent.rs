@@ -40,8 +40,12 @@ pub(super) const SOCKET_PATH: usize = 107;
 /// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
 pub(super) const PATH: usize = 4095;
 
-pub(super) async fn servers(State(state): State<AppState>) -> Json<Value> {
-    Json(json!({"servers": state.servers().iter().map(Shown::of).collect::<Vec<_>>()}))
+pub(super) async fn servers(State(state): State<AppState>) -> Response {
+    let listed = async {
+        let elsewhere = state.servers_elsewhere().await?;
+        Ok(Json(json!({"servers": state.servers().iter().chain(&elsewhere).map(Shown::of).collect::<Vec<_>>()})))
+    };
+    respond(listed.await, COMPUTE)
 }
 
 pub(super) async fn server(State(state): State<AppState>, Path(text): Path<String>) -> Response {

@@ -11,6 +11,7 @@ mod absent;
 mod agent;
 mod answer;
 pub mod dialect;
+mod elsewhere;
 pub mod error;
 mod extensions;
 mod fields;
@@ -61,6 +62,8 @@ use fields::BodyError;
 use listener::Caller;
 use routes::Layers;
 
+pub use elsewhere::carry_out;
+
 /// The state that every handler gets.
 pub(crate) type AppState = Arc<Service>;
 
@@ -82,7 +85,8 @@ pub fn router(service: AppState) -> Router {
             };
         }
     }
-    let app = app.fallback(no_route).layer(middleware::from_fn(finish)).with_state(service);
+    let elsewhere = middleware::from_fn_with_state(service.clone(), elsewhere::pass_on);
+    let app = app.fallback(no_route).layer(elsewhere).layer(middleware::from_fn(finish)).with_state(service);
     // This layer is outside the router, because a layer inside runs only after the route was chosen.
     Router::new().fallback_service(app).layer(middleware::from_fn(without_ending))
 }
@@ -176,7 +180,12 @@ fn json_body<'a>(headers: &HeaderMap, body: &'a Bytes) -> Result<&'a [u8], ApiEr
 
 /// The context of an action, for log and events.
 fn context(caller: &Caller) -> Context {
-    Context { request_id: Some(caller.request_id.to_string()), key: caller.key.clone(), ..Context::default() }
+    Context {
+        request_id: Some(caller.request_id.to_string()),
+        key: caller.key.clone(),
+        port_id: caller.makes,
+        ..Context::default()
+    }
 }
 
 /// The error for a reply that does not fit the action, which is a bug.

@@ -1,6 +1,6 @@
 //! Nova's and OTC's dialect: servers, and `os-interface` on them (nova/api/openstack/compute/attach_interfaces.py).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::action::{Action, AfterDetach, Attach, NewNic, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
-use crate::service::{Context, PortFilter, PortView, Receipt, Reply, ServerView, StepTime};
+use crate::service::{Context, PortFilter, PortView, Receipt, Reply, ServerView, StepTime, WantedElsewhere};
 
 use super::answer::answer;
 use super::dialect::COMPUTE;
@@ -35,7 +35,11 @@ use super::{AppState, context, flavors, id, json_body, respond, slip};
 
 pub(super) async fn servers(State(state): State<AppState>, site: Site, RawQuery(query): RawQuery) -> Response {
     let collection = site.here();
-    respond(page(&state, query.as_deref(), &collection, |server| Brief::of(server, &collection)), COMPUTE)
+    let listed = async {
+        let all = all(&state).await?;
+        page(&all, query.as_deref(), &collection, |server| Brief::of(server, &collection))
+    };
+    respond(listed.await, COMPUTE)
 }
 
 /// `servers/detail`, by which clients find a server whose name they have.
@@ -46,20 +50,35 @@ pub(super) async fn details(
     Extension(version): Extension<Microversion>,
 ) -> Response {
     let collection = site.above();
-    let shown = |server: &ServerView| Detail::of(server, &nics_of(&state, server), &collection, version);
-    respond(page(&state, query.as_deref(), &site.here(), shown), COMPUTE)
+    let listed = async {
+        let all = all(&state).await?;
+        // With the servers of other hosts their ports.
+        let mut elsewhere: HashMap<ServerId, Vec<PortView>> = HashMap::new();
+        for port in state.ports_elsewhere(WantedElsewhere::All).await? {
+            port.binding.iter().for_each(|binding| elsewhere.entry(binding.server).or_default().push(port.clone()));
+        }
+        let shown = |server: &ServerView| Detail::of(server, &nics_of(&state, server, &elsewhere), &collection, version);
+        page(&all, query.as_deref(), &site.here(), shown)
+    };
+    respond(listed.await, COMPUTE)
+}
+
+/// The servers of all hosts.
+async fn all(state: &AppState) -> Result<Vec<ServerView>, ApiError> {
+    let mut all: Vec<ServerView> = state.servers().into_iter().chain(state.servers_elsewhere().await?).collect();
+    all.sort_by_key(|view| view.server.id);
+    Ok(all)
 }
 
 /// A page of the servers of a name; other filters are ignored, as Nova does before 2.75.
 fn page(
-    state: &AppState,
+    servers: &[ServerView],
     query: Option<&str>,
     list: &str,
     shown: impl Fn(&ServerView) -> Value,
 ) -> Result<Json<Value>, ApiError> {
     let paging = Listing::page(query)?;
     let name = form(query.unwrap_or_default()).into_iter().filter(|(key, _)| key == "name").map(|(_, name)| name).next_back();
-    let servers = state.servers();
     let named = servers.iter().filter(|server| name.as_ref().is_none_or(|name| is_called(&server.server.name, name)));
     paging.answer("servers", list, named.map(shown).collect()).map(Json)
 }
@@ -87,7 +106,7 @@ pub(super) async fn server(
 ) -> Response {
     let found = server_id(&params).and_then(|id| Ok(state.server(id)?));
     let collection = site.above();
-    let shown = |server: ServerView| Detail::of(&server, &nics_of(&state, &server), &collection, version);
+    let shown = |server: ServerView| Detail::of(&server, &nics_of(&state, &server, &HashMap::new()), &collection, version);
     respond(found.map(|server| Json(json!({"server": shown(server)}))), COMPUTE)
 }
 
@@ -327,10 +346,11 @@ answer! {
 /// A NIC of a server, and its network's name.
 pub(super) type Nic = (String, PortView);
 
-fn nics_of(state: &AppState, view: &ServerView) -> Vec<Nic> {
+fn nics_of(state: &AppState, view: &ServerView, elsewhere: &HashMap<ServerId, Vec<PortView>>) -> Vec<Nic> {
     let label = |port: &PortView| state.network(port.port.network_id).map_or_else(|_| String::new(), |view| view.network.name);
     let ports = state.ports(PortFilter { server: Some(view.server.id), ..PortFilter::default() });
-    ports.into_iter().map(|port| (label(&port), port)).collect()
+    let elsewhere = elsewhere.get(&view.server.id).into_iter().flatten().cloned();
+    ports.into_iter().chain(elsewhere).map(|port| (label(&port), port)).collect()
 }
 
 answer! {

@@ -14,7 +14,7 @@ use crate::model::{
     AddressPair, Carrier, ExtraOption, FixedIp, GroupId, GuestTold, IpVersion, Limits, Mac, PortId, Profile, RateLimit, ServerId,
     SubPort,
 };
-use crate::service::{Binding, DeviceView, Error, PortFilter, PortTrunk, PortView, Reply};
+use crate::service::{Binding, DeviceView, Error, PortFilter, PortTrunk, PortView, Reply, WantedElsewhere};
 
 use super::AppState;
 use super::agent::NAME;
@@ -76,6 +76,17 @@ impl Resource for PortView {
 
     fn find(state: &AppState, id: PortId) -> Result<Self, Error> {
         state.port(id)
+    }
+
+    async fn elsewhere(state: &AppState, listing: &Listing) -> Result<Vec<Self>, Error> {
+        match wanted_elsewhere(state, listing) {
+            Some(wanted) => state.ports_elsewhere(wanted).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn find_elsewhere(state: &AppState, id: PortId) -> Result<Option<Self>, Error> {
+        Ok(state.ports_elsewhere(WantedElsewhere::One(id)).await?.pop())
     }
 
     fn shown(&self) -> Value {
@@ -299,6 +310,25 @@ fn narrowed(listing: &Listing) -> Option<PortFilter> {
         network: listing.only("network_id").map(str::parse).transpose().ok()?,
         group: listing.only("security_groups").map(str::parse).transpose().ok()?,
     })
+}
+
+/// Which ports of other hosts a list may hold; none where only this host's can fit, so that it needs no etcd.
+fn wanted_elsewhere(state: &AppState, listing: &Listing) -> Option<WantedElsewhere> {
+    let PortFilter { id, server, network, group } = narrowed(listing)?;
+    let of_host = listing.only("binding:host_id");
+    let is_here = of_host.is_some_and(|host| host == state.host())
+        || id.is_some_and(|id| state.has_here(id.0))
+        || server.is_some_and(|server| state.has_here(server.0))
+        || network.is_some_and(|network| state.network(network).is_ok_and(|view| !view.network.is_shared()))
+        || group.is_some();
+    let wanted = match (id, server, of_host.filter(|host| !host.is_empty()), network) {
+        (Some(id), ..) => WantedElsewhere::One(id),
+        (None, Some(server), ..) => WantedElsewhere::Server(server),
+        (None, None, Some(host), _) => WantedElsewhere::Host(host.to_owned()),
+        (None, None, None, Some(network)) => WantedElsewhere::Network(network),
+        (None, None, None, None) => WantedElsewhere::All,
+    };
+    (!is_here).then_some(wanted)
 }
 
 fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {

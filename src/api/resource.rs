@@ -24,7 +24,7 @@ use super::listing::{Listing, forced};
 use super::{AppState, context, id, json_body, respond, slip};
 
 /// One kind of thing, as the reconciler gives it out.
-pub(super) trait Resource: Sized {
+pub(super) trait Resource: Sized + Send + Sync {
     /// The key around one in a body.
     const ONE: &'static str;
     /// The key around several, which is also the name of the list.
@@ -34,13 +34,23 @@ pub(super) trait Resource: Sized {
     /// What one can filter and sort by.
     const KNOWN: &'static [&'static str];
     /// Its id.
-    type Id: FromStr;
+    type Id: FromStr + Send;
 
     /// Those that a list may hold: at least all that fit.
     fn all(state: &AppState, listing: &Listing) -> Vec<Self>;
 
     /// One.
     fn find(state: &AppState, id: Self::Id) -> Result<Self, Error>;
+
+    /// Those of other hosts of the fleet that a list may hold.
+    fn elsewhere(_: &AppState, _: &Listing) -> impl Future<Output = Result<Vec<Self>, Error>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// One of another host's.
+    fn find_elsewhere(_: &AppState, _: Self::Id) -> impl Future<Output = Result<Option<Self>, Error>> + Send {
+        async { Ok(None) }
+    }
 
     /// As Neutron shows it.
     fn shown(&self) -> Value;
@@ -62,11 +72,16 @@ pub(super) trait Changeable: Resource {
 }
 
 pub(super) async fn list<R: Resource>(State(state): State<AppState>, site: Site, RawQuery(query): RawQuery) -> Response {
-    let listed = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
-        let rows = R::all(&state, &listing).iter().map(R::shown).collect();
+    let listed = async {
+        let listing = Listing::read(query.as_deref(), R::KNOWN)?;
+        let elsewhere = R::elsewhere(&state, &listing).await?;
+        let mut rows: Vec<Value> = R::all(&state, &listing).iter().chain(&elsewhere).map(R::shown).collect();
+        if !elsewhere.is_empty() {
+            rows.sort_by(|one, other| one["id"].as_str().cmp(&other["id"].as_str()));
+        }
         listing.answer(R::MANY, &site.to(&format!("/v2.0/{}", R::MANY.replace('_', "-"))), rows)
-    });
-    respond(listed.map(Json), NETWORK)
+    };
+    respond(listed.await.map(Json), NETWORK)
 }
 
 pub(super) async fn show<R: Resource>(
@@ -74,11 +89,15 @@ pub(super) async fn show<R: Resource>(
     Path(text): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let found = Listing::read(query.as_deref(), R::KNOWN).and_then(|listing| {
-        let found = R::find(&state, id(R::WHAT, &text)?)?;
+    let found = async {
+        let listing = Listing::read(query.as_deref(), R::KNOWN)?;
+        let found = match R::find(&state, id(R::WHAT, &text)?) {
+            Ok(found) => found,
+            Err(unknown) => R::find_elsewhere(&state, id(R::WHAT, &text)?).await?.ok_or(unknown)?,
+        };
         Ok(wrapped::<R>(listing.cut(found.shown())))
-    });
-    respond(found, NETWORK)
+    };
+    respond(found.await, NETWORK)
 }
 
 pub(super) async fn create<R: Resource>(

@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode as S};
 use super::dialect::{Dialect, Envelope, RACKSPACE};
 
 /// Every status a request can be refused with: its key in Nova's envelope (nova/api/openstack/wsgi.py), and what it means.
-const STATUSES: [(S, &str, &str); 16] = [
+const STATUSES: [(S, &str, &str); 17] = [
     (S::BAD_REQUEST, "badRequest", "The request is wrong as it is; the message says what would be right."),
     (S::UNAUTHORIZED, "unauthorized", "The caller may not use this socket."),
     (S::FORBIDDEN, "forbidden", "It may not be done."),
@@ -29,6 +29,7 @@ const STATUSES: [(S, &str, &str); 16] = [
     ),
     (S::NOT_IMPLEMENTED, "notImplemented", "The mechanism is not built yet."),
     (S::SERVICE_UNAVAILABLE, "serviceUnavailable", "Not now; try again."),
+    (S::GATEWAY_TIMEOUT, FAULT, "Another host of the fleet does not answer."),
     (S::INSUFFICIENT_STORAGE, FAULT, "The state directory is full."),
 ];
 
@@ -271,6 +272,7 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_host", S::NOT_FOUND, "HostNotFound", &[FleetHost]),
     row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
     row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", IN_FLEET),
+    row("host_silent", S::GATEWAY_TIMEOUT, "GatewayTimeout", &[Server, Port, PortOfServer, Attach, ChangePort, DropPort]),
     row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),

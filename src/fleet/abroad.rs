@@ -1,6 +1,8 @@
 //! What other hosts have of the networks that this one has ports on, as values: each change of it leads to what is to be done about a
 //! network's tunnels.
 //!
+//! While etcd may lack what it had, as after a backup was put back, what was known before stays beside what is read.
+//!
 //! A host that is lost gets no copies of what is for all any more. What is for its ports alone is sent there all the same: it may be cut off
 //! from etcd and not from other hosts.
 
@@ -48,13 +50,17 @@ pub struct Abroad {
     /// This host's name.
     own: String,
     hosts: BTreeMap<String, Host>,
-    networks: BTreeMap<NetworkId, BTreeMap<(String, PortId), Published>>,
+    networks: BTreeMap<NetworkId, Ports>,
+    /// What was known of networks that are not read anew yet.
+    before: BTreeMap<NetworkId, Ports>,
 }
+
+type Ports = BTreeMap<(String, PortId), Published>;
 
 impl Abroad {
     /// Nothing known, but the name of this host.
     pub fn new(own: String) -> Self {
-        Self { own, hosts: BTreeMap::new(), networks: BTreeMap::new() }
+        Self { own, hosts: BTreeMap::new(), networks: BTreeMap::new(), before: BTreeMap::new() }
     }
 
     /// The networks that are followed.
@@ -87,11 +93,24 @@ impl Abroad {
     }
 
     /// Follows a network from now on, of which this is all.
-    pub fn enter(&mut self, network: NetworkId, mut ports: BTreeMap<(String, PortId), Published>) -> Change {
+    pub fn enter(&mut self, network: NetworkId, mut ports: Ports) -> Change {
         ports.retain(|(host, _), _| *host != self.own);
+        if let Some(before) = self.before.remove(&network) {
+            let told: BTreeSet<PortId> = ports.keys().map(|(_, port)| *port).collect();
+            ports.extend(before.into_iter().filter(|((_, port), _)| !told.contains(port)));
+        }
         let change = self.all(&ports);
         self.networks.insert(network, ports);
         change
+    }
+
+    /// Begins anew: with what was known, if etcd may have lost some of it.
+    #[must_use]
+    pub fn again(self, may_lack: bool) -> Self {
+        match may_lack {
+            true => Self { before: self.networks, networks: BTreeMap::new(), ..self },
+            false => Self::new(self.own),
+        }
     }
 
     /// Follows a network no more.
@@ -99,7 +118,7 @@ impl Abroad {
         self.networks.remove(&network);
     }
 
-    fn all(&self, ports: &BTreeMap<(String, PortId), Published>) -> Change {
+    fn all(&self, ports: &Ports) -> Change {
         let hosts: BTreeSet<&String> = ports.keys().map(|(host, _)| host).collect();
         let peers = hosts.into_iter().filter_map(|host| self.peer(host)).collect();
         let far = ports.iter().filter_map(|((host, _), port)| self.far(host, port)).collect();

@@ -10,22 +10,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::abroad::Change;
+use super::abroad::{Abroad, Change};
+use super::calls::{Asked, Call, WAITING};
 use super::etcd::{Compare, Etcd, Keys, Lease, Op, Txn};
 use super::keys::Names;
 use super::kv::Leases;
 use super::member::{self, ForgetError, GRACE, HostRecord, Member, MemberError, VERSION};
-use super::published::Published;
+use super::published::Told;
 use super::roster::{HostView, LIFE, Sign, hosts};
 use crate::clock;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Held, Need, NetworkId, PortId, Registration, SubnetId};
+use crate::model::{Held, Need, NetworkId, Registration, SubnetId, Thing};
 
 /// How often this host tells that it is alive.
 const EVERY: Duration = Duration::from_secs(LIFE as u64 / 3);
@@ -114,14 +115,14 @@ pub trait Local: Send + Sync + 'static {
     /// The shared networks that have ports here.
     fn own_networks(&self) -> BTreeSet<NetworkId>;
 
-    /// All of this host's ports of shared networks.
-    fn own_ports(&self) -> BTreeMap<PortId, Published>;
+    /// This host's servers, and its ports of shared networks.
+    fn own_things(&self) -> BTreeMap<Thing, Told>;
 
     /// One of them, as it is now; none if it is gone.
-    fn own_port(&self, port: PortId) -> Option<Published>;
+    fn own_thing(&self, thing: Thing) -> Option<Told>;
 
-    /// Takes the ports of which something changed since they were taken last.
-    fn take_changed(&self) -> BTreeSet<PortId>;
+    /// Takes those of which something changed since they were taken last.
+    fn take_changed(&self) -> BTreeSet<Thing>;
 
     /// Waits until there is one.
     fn changed(&self) -> impl Future<Output = ()> + Send;
@@ -143,6 +144,14 @@ pub struct Fleet {
     pub(super) followed: watch::Sender<i64>,
     /// Rung when this host may have its first port on a network, or none any more.
     pub(super) networks_change: Notify,
+    /// What was known of other hosts when this one took part last.
+    abroad: Mutex<Option<Abroad>>,
+    /// The calls of this host that wait for their answers.
+    asked: Mutex<Asked>,
+    /// The calls that this host carries out.
+    taken: Mutex<BTreeSet<Uuid>>,
+    /// The calls that wait to be carried out.
+    pub(super) incoming: (mpsc::Sender<Call>, tokio::sync::Mutex<mpsc::Receiver<Call>>),
     /// Rung when this host has to join again.
     joins_again: Notify,
 }
@@ -176,6 +185,7 @@ impl Fleet {
             revision: noted.map(|noted| noted.seen),
             trouble: Some("etcd has not answered yet".to_owned()),
         };
+        let (incoming, calls) = mpsc::channel(WAITING);
         Self {
             kv,
             names,
@@ -184,6 +194,10 @@ impl Fleet {
             claiming: tokio::sync::Mutex::default(),
             followed: watch::Sender::default(),
             networks_change: Notify::new(),
+            abroad: Mutex::default(),
+            asked: Mutex::default(),
+            taken: Mutex::default(),
+            incoming: (incoming, tokio::sync::Mutex::new(calls)),
             joins_again: Notify::new(),
         }
     }
@@ -260,7 +274,6 @@ impl Fleet {
         }
         let is_settled = !joined.is_other_epoch && known.is_none_or(|known| known.is_settled);
         let registration = Registration { is_settled, ..joined.registration };
-        let is_undecided = !joined.lost.is_empty();
         // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
         Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
         self.state().registration = Some(registration);
@@ -271,7 +284,7 @@ impl Fleet {
         let is_conclusive = known.is_some_and(|known| known.epoch == registration.epoch && known.is_settled);
         let (ended, ..) = tokio::try_join!(
             self.stay(&**local, lease, sign),
-            self.settle(local, registration, is_undecided),
+            self.settle(local, registration),
             self.keep_claims(local),
             self.follow(local, is_conclusive),
             self.publish(local, registration),
@@ -296,13 +309,8 @@ impl Fleet {
         }
     }
 
-    /// Notes that all hosts have had their time to put their claims again. What is undecided until then is tried once more.
-    async fn settle<L: Local>(
-        &self,
-        local: &Arc<L>,
-        registration: Registration,
-        is_undecided: bool,
-    ) -> Result<Infallible, MemberError> {
+    /// Notes that all hosts have had their time to put their claims again, and joins once more: what is undecided is decided then.
+    async fn settle<L: Local>(&self, local: &Arc<L>, registration: Registration) -> Result<Infallible, MemberError> {
         if registration.is_settled {
             return std::future::pending().await;
         }
@@ -310,7 +318,7 @@ impl Fleet {
         let settled = Registration { is_settled: true, ..registration };
         local.settle(settled).await.map_err(MemberError::NotNoted)?;
         self.state().registration = Some(settled);
-        if is_undecided { Err(MemberError::Undecided) } else { std::future::pending().await }
+        Err(MemberError::Undecided)
     }
 
     async fn is_to_join_again(&self) -> Result<Infallible, MemberError> {
@@ -323,6 +331,14 @@ impl Fleet {
         if matches!(error, MemberError::Forgotten(_) | MemberError::OtherEpoch | MemberError::Newer { .. }) {
             self.joins_again.notify_one();
         }
+    }
+
+    /// Whether there is anybody to ask.
+    ///
+    /// # Errors
+    /// This host is not connected to its fleet.
+    pub fn check_connected(&self) -> Result<(), MemberError> {
+        self.registered().map(drop)
     }
 
     /// What this host is registered as.
@@ -395,6 +411,26 @@ impl Fleet {
             status.clone()
         };
         local.tell(&status);
+    }
+
+    /// What was known of other hosts when this one took part last; nothing in the beginning.
+    pub(super) fn kept(&self) -> Abroad {
+        let kept = self.abroad.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.unwrap_or_else(|| Abroad::new(self.host()))
+    }
+
+    pub(super) fn keep(&self, abroad: Abroad) {
+        *self.abroad.lock().unwrap_or_else(PoisonError::into_inner) = Some(abroad);
+    }
+
+    pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {
+        // As for the state.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn taken(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        // As for the state.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn host(&self) -> String {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::abroad::{Abroad, Change};
 use super::agent::{Fleet, Local};
 use super::definitions;
-use super::etcd::{Batch, Event, Watch, WatchEnd, Watched};
+use super::etcd::{Batch, Event, Keys, Op, Txn, Watch, WatchEnd, Watched};
 use super::member::{HostRecord, MemberError, read_versioned};
 use super::published::Published;
 use crate::model::definition::{Definition, DefinitionName};
@@ -26,11 +26,20 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// What is followed.
 #[derive(Debug)]
-struct Following {
+struct Following<'a> {
+    fleet: &'a Fleet,
     abroad: Abroad,
     /// The hosts of which nothing is heard, and since when.
     silent: BTreeMap<String, Instant>,
     watch: Watch,
+}
+
+impl Drop for Following<'_> {
+    /// What is known is kept for the next join.
+    fn drop(&mut self) {
+        let nothing = Abroad::new(String::new());
+        self.fleet.keep(std::mem::replace(&mut self.abroad, nothing));
+    }
 }
 
 impl Fleet {
@@ -40,13 +49,22 @@ impl Fleet {
         let from = |prefix: String, revision: i64| Watched { prefix, from: revision + 1 };
         let (at, hosts) = self.kv.pages(self.names.hosts()).all().await?;
         let (alive_at, alive) = self.kv.pages(self.names.all_alive()).all().await?;
+        let calls = self.names.calls(&self.host());
+        let answers = self.names.answers(&self.host());
+        // Nobody waits for what was answered before.
+        self.kv.txn(&Txn::when(Vec::new(), vec![Op::Delete(Keys::Prefix(answers.clone()))])).await?;
+        let (calls_at, waiting) = self.kv.pages(calls.clone()).all().await?;
+        waiting.iter().try_for_each(|found| self.take_call(found))?;
         let prefixes = [
+            from(calls, calls_at.revision),
+            from(answers, calls_at.revision),
             from(self.names.definitions(), revision),
             from(self.names.hosts(), at.revision),
             from(self.names.all_alive(), alive_at.revision),
         ];
         let watch = self.kv.watch(&prefixes).await?;
-        let mut following = Following { abroad: Abroad::new(self.host()), silent: BTreeMap::new(), watch };
+        let abroad = self.kept().again(!is_conclusive);
+        let mut following = Following { fleet: self, abroad, silent: BTreeMap::new(), watch };
         for found in &hosts {
             let host = self.names.last(&found.key).to_owned();
             following.abroad.put_host(host.clone(), read_versioned::<HostRecord>(found)?.tunnel);
@@ -105,7 +123,7 @@ impl Fleet {
     }
 
     /// Follows the ports of each network that has ports here, and of no other.
-    async fn follow_own_networks<L: Local>(&self, local: &Arc<L>, following: &mut Following) -> Result<(), MemberError> {
+    async fn follow_own_networks<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>) -> Result<(), MemberError> {
         let own = local.own_networks();
         let left: Vec<NetworkId> = following.abroad.networks().filter(|network| !own.contains(network)).collect();
         for network in left {
@@ -130,7 +148,7 @@ impl Fleet {
     }
 
     /// Takes changes in.
-    async fn take_in<L: Local>(&self, local: &Arc<L>, following: &mut Following, batch: Batch) -> Result<(), MemberError> {
+    async fn take_in<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>, batch: Batch) -> Result<(), MemberError> {
         let is_defined = batch.prefix == self.names.definitions();
         for event in &batch.events {
             if is_defined {
@@ -151,6 +169,12 @@ impl Fleet {
                     }
                     Event::Delete { .. } => _ = following.silent.insert(host, Instant::now()),
                 }
+            } else if batch.prefix == self.names.calls(&self.host()) {
+                if let Event::Put(found) = event {
+                    self.take_call(found)?;
+                }
+            } else if batch.prefix == self.names.answers(&self.host()) {
+                self.take_answer(event).await?;
             } else {
                 self.take_in_port(local, following, &batch.prefix, event)?;
             }
@@ -176,7 +200,7 @@ impl Fleet {
     fn take_in_port<L: Local>(
         &self,
         local: &Arc<L>,
-        following: &mut Following,
+        following: &mut Following<'_>,
         prefix: &str,
         event: &Event,
     ) -> Result<(), MemberError> {

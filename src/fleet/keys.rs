@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use uuid::Uuid;
+
 use crate::model::definition::DefinitionName as Name;
-use crate::model::{Claim, Mac, NetworkId, PortId, SubnetId};
+use crate::model::{Claim, Mac, NetworkId, PortId, ServerId, SubnetId, Thing};
 
 /// The names of one fleet's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,14 +137,68 @@ impl Names {
         format!("{}where/{port}", self.root)
     }
 
-    /// The list of a host's ports.
-    pub fn own_ports(&self, host: &str) -> String {
+    /// Where a server is: the hosts that have one of this id.
+    pub fn servers_with(&self, server: Uuid) -> String {
+        format!("{}{server}/", self.all_servers())
+    }
+
+    /// All servers.
+    pub fn all_servers(&self) -> String {
+        format!("{}server/", self.root)
+    }
+
+    /// A server of a host's.
+    pub fn server(&self, host: &str, server: ServerId) -> String {
+        format!("{}{host}", self.servers_with(server.0))
+    }
+
+    /// The list of what a host has told of.
+    pub fn own(&self, host: &str) -> String {
         format!("{}own/{host}/", self.root)
     }
 
-    /// A port in the list of its host.
-    pub fn own_port(&self, host: &str, port: PortId) -> String {
-        format!("{}{port}", self.own_ports(host))
+    /// A port or server in the list of its host.
+    pub fn own_thing(&self, host: &str, thing: Thing) -> String {
+        match thing {
+            Thing::Port(port) => format!("{}port/{port}", self.own(host)),
+            Thing::Server(server) => format!("{}server/{server}", self.own(host)),
+        }
+    }
+
+    /// The port or server that an entry of a host's list is of; none for a key of another form.
+    pub fn thing_of(&self, host: &str, key: &str) -> Option<Thing> {
+        let (kind, id) = key.strip_prefix(&self.own(host))?.split_once('/')?;
+        let id = id.parse().ok()?;
+        match kind {
+            "port" => Some(Thing::Port(PortId(id))),
+            "server" => Some(Thing::Server(ServerId(id))),
+            _ => None,
+        }
+    }
+
+    /// What a host is asked to do.
+    pub fn calls(&self, host: &str) -> String {
+        format!("{}{host}/", self.all_calls())
+    }
+
+    /// What all hosts are asked to do.
+    pub fn all_calls(&self) -> String {
+        format!("{}call/", self.root)
+    }
+
+    /// One call of a host.
+    pub fn call(&self, host: &str, call: Uuid) -> String {
+        format!("{}{call}", self.calls(host))
+    }
+
+    /// The answers to what a host has asked others.
+    pub fn answers(&self, host: &str) -> String {
+        format!("{}answer/{host}/", self.root)
+    }
+
+    /// One of them.
+    pub fn answer(&self, host: &str, call: Uuid) -> String {
+        format!("{}{call}", self.answers(host))
     }
 
     /// A claim.

@@ -40,8 +40,10 @@
 
 pub mod abroad;
 pub mod agent;
+pub mod calls;
 pub mod claims;
 pub mod definitions;
+pub mod elsewhere;
 pub mod etcd;
 pub mod follow;
 pub mod keys;

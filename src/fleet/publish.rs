@@ -1,6 +1,6 @@
-//! A host tells of its ports of shared networks.
+//! A host tells of its servers, and of its ports of shared networks.
 //!
-//! What it has told is in a list of its own in etcd, with a digest of each: at a join only what differs is told again. Each port's part of a
+//! What it has told is in a list of its own in etcd, with a digest of each: at a join only what differs is told again. Each one's part of a
 //! transaction has as its guard that its entry of the list is as it was, so that a transaction whose answer was lost, and that is carried out
 //! late, overwrites nothing newer.
 
@@ -13,16 +13,20 @@ use serde::{Deserialize, Serialize};
 use super::agent::{Fleet, Local};
 use super::etcd::{Compare, Keys, Op, Txn};
 use super::member::{MemberError, VERSION, json, read_versioned};
-use crate::model::{NetworkId, PortId, Registration};
+use super::published::Told;
+use crate::model::{NetworkId, Registration, ServerId, Thing};
 
-/// How many ports one transaction tells of: etcd takes 128 parts, and each port has three.
-const PORTS: usize = 32;
+/// Of how many a transaction tells: etcd takes 128 parts, and a port has three.
+const SOME: usize = 32;
 
-/// The entry of a port in its host's list.
+/// An entry of a host's list.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     v: u32,
-    network: NetworkId,
+    /// A port's network.
+    pub network: Option<NetworkId>,
+    /// A port's server.
+    pub server: Option<ServerId>,
     digest: u64,
 }
 
@@ -35,28 +39,27 @@ pub(super) struct Place {
 }
 
 impl Fleet {
-    /// Tells of each port that has changed.
+    /// Tells of each one that has changed.
     pub(super) async fn publish<L: Local>(&self, local: &Arc<L>, registration: Registration) -> Result<Infallible, MemberError> {
         let host = self.host();
-        let list = self.names.own_ports(&host);
-        let (_, listed) = self.kv.pages(list.clone()).all().await?;
-        let mut told: BTreeMap<PortId, (Entry, i64)> = BTreeMap::new();
+        let (_, listed) = self.kv.pages(self.names.own(&host)).all().await?;
+        let mut told: BTreeMap<Thing, (Entry, i64)> = BTreeMap::new();
         for found in &listed {
-            if let Some(port) = found.key.strip_prefix(&list).and_then(|port| port.parse().ok()) {
-                told.insert(PortId(port), (read_versioned(found)?, found.mod_revision));
+            if let Some(thing) = self.names.thing_of(&host, &found.key) {
+                told.insert(thing, (read_versioned(found)?, found.mod_revision));
             }
         }
         local.take_changed();
-        let own = local.own_ports();
-        let differs = own.iter().filter(|(id, port)| told.get(id).is_none_or(|(entry, _)| entry.digest != port.digest()));
+        let own = local.own_things();
+        let differs = own.iter().filter(|(id, one)| told.get(id).is_none_or(|(entry, _)| entry.digest != one.digest()));
         let gone = told.keys().filter(|id| !own.contains_key(id));
-        let mut waiting: BTreeSet<PortId> = differs.map(|(id, _)| *id).chain(gone.copied()).collect();
+        let mut waiting: BTreeSet<Thing> = differs.map(|(id, _)| *id).chain(gone.copied()).collect();
         drop(own);
         loop {
             while !waiting.is_empty() {
-                let some: Vec<PortId> = waiting.iter().take(PORTS).copied().collect();
+                let some: Vec<Thing> = waiting.iter().take(SOME).copied().collect();
                 self.publish_some(&**local, &registration, &some, &mut told).await?;
-                some.iter().for_each(|port| _ = waiting.remove(port));
+                some.iter().for_each(|one| _ = waiting.remove(one));
                 waiting.extend(local.take_changed());
             }
             self.networks_change.notify_one();
@@ -69,46 +72,52 @@ impl Fleet {
         &self,
         local: &impl Local,
         registration: &Registration,
-        ports: &[PortId],
-        told: &mut BTreeMap<PortId, (Entry, i64)>,
+        things: &[Thing],
+        told: &mut BTreeMap<Thing, (Entry, i64)>,
     ) -> Result<(), MemberError> {
         let host = self.host();
         let mut txn = Txn::when(vec![Compare::made(self.names.host(&host), registration.created)], Vec::new());
-        let mut after: Vec<(PortId, Option<Entry>)> = Vec::new();
-        for id in ports {
-            let (own, place) = (self.names.own_port(&host, *id), self.names.place(*id));
+        let mut after: Vec<(Thing, Option<Entry>)> = Vec::new();
+        for id in things {
+            let own = self.names.own_thing(&host, *id);
             let before = told.get(id);
             let guard = match before {
                 Some((_, revision)) => Compare::unchanged(own.clone(), *revision),
                 None => Compare::absent(Keys::One(own.clone())),
             };
-            match (local.own_port(*id), before) {
-                (Some(port), _) => {
-                    let entry = Entry { v: VERSION, network: port.network, digest: port.digest() };
-                    if before.is_some_and(|(before, _)| before.digest == entry.digest) {
-                        continue;
-                    }
-                    let at = Place { v: VERSION, network: port.network, host: host.clone() };
-                    txn.success.push(Op::put(self.names.port(port.network, &host, *id), port.value()));
-                    txn.success.push(Op::put(own, json(&entry)));
-                    txn.success.push(Op::put(place, json(&at)));
-                    after.push((*id, Some(entry)));
-                }
-                (None, Some((entry, _))) => {
-                    let keys = [self.names.port(entry.network, &host, *id), own, place];
-                    txn.success.extend(keys.map(|key| Op::Delete(Keys::One(key))));
-                    after.push((*id, None));
-                }
-                (None, None) => continue,
+            let now = local.own_thing(*id);
+            let entry = now.as_ref().map(|one| Entry { digest: one.digest(), ..entry(one) });
+            if before.map(|(before, _)| before.digest) == entry.map(|entry| entry.digest) {
+                continue;
             }
+            match (*id, &now) {
+                (Thing::Server(server), Some(one)) => txn.success.push(Op::put(self.names.server(&host, server), one.value())),
+                (Thing::Server(server), None) => txn.success.push(Op::Delete(Keys::One(self.names.server(&host, server)))),
+                (Thing::Port(port), Some(Told::Port(one))) => {
+                    let at = Place { v: VERSION, network: one.network, host: host.clone() };
+                    txn.success.push(Op::put(self.names.port(one.network, &host, port), one.value()));
+                    txn.success.push(Op::put(self.names.place(port), json(&at)));
+                }
+                (Thing::Port(port), _) => {
+                    let network = before.and_then(|(before, _)| before.network);
+                    let keys =
+                        network.map(|network| self.names.port(network, &host, port)).into_iter().chain([self.names.place(port)]);
+                    txn.success.extend(keys.map(|key| Op::Delete(Keys::One(key))));
+                }
+            }
+            txn.success.push(match &entry {
+                Some(entry) => Op::put(own, json(entry)),
+                None => Op::Delete(Keys::One(own)),
+            });
             txn.compare.push(guard);
+            after.push((*id, entry));
         }
         if after.is_empty() {
             return Ok(());
         }
         let answer = self.kv.txn(&txn).await?;
         if !answer.succeeded {
-            return Err(MemberError::Contended(self.names.own_ports(&host)));
+            return Err(MemberError::Contended(self.names.own(&host)));
         }
         for (id, entry) in after {
             match entry {
@@ -118,4 +127,13 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// The entry of a port or server, without its digest.
+fn entry(one: &Told) -> Entry {
+    let (network, server) = match one {
+        Told::Port(port) => (Some(port.network), port.server),
+        Told::Server(_) => (None, None),
+    };
+    Entry { v: VERSION, network, server, digest: 0 }
 }

@@ -1,4 +1,4 @@
-//! A port as its host tells of it.
+//! Ports and servers as their host tells of them.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::etcd::KeyValue;
 use super::member::{MemberError, VERSION, json, read_versioned};
-use crate::model::{Mac, NetworkId, Port, SubnetId};
+use crate::model::{Mac, NetworkId, Port, ServerId, SubnetId};
 
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Published {
     pub mac: Mac,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The server that has it.
+    pub server: Option<ServerId>,
     /// The subnets that they are of.
     pub subnets: BTreeSet<SubnetId>,
     /// What its host's clients are shown.
@@ -34,6 +36,7 @@ impl Published {
             network: port.network_id,
             mac: port.mac,
             addresses: port.held_ips().map(|ip| ip.ip_address).collect(),
+            server: port.binding.as_ref().map(|binding| binding.server_id),
             subnets: port.held_ips().map(|ip| ip.subnet_id).collect(),
             view,
         }
@@ -45,6 +48,36 @@ impl Published {
 
     pub(super) fn value(&self) -> Vec<u8> {
         json(self)
+    }
+}
+
+/// A port or a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A port.
+    Port(Box<Published>),
+    /// What a server's host's clients are shown.
+    Server(serde_json::Value),
+}
+
+/// A server's value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ServerRecord {
+    v: u32,
+    view: serde_json::Value,
+}
+
+/// What is shown of the server that a key has.
+pub(super) fn server(found: &KeyValue) -> Result<serde_json::Value, MemberError> {
+    Ok(read_versioned::<ServerRecord>(found)?.view)
+}
+
+impl Told {
+    pub(super) fn value(&self) -> Vec<u8> {
+        match self {
+            Self::Port(port) => port.value(),
+            Self::Server(view) => json(&ServerRecord { v: VERSION, view: view.clone() }),
+        }
     }
 
     /// A number of its value, by which a host knows what it has told.

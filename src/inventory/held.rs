@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{address, number};
-use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, Port, PortId, SubnetId};
+use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, Port, PortId, SubnetId, Thing};
 
 use super::holding::MACS;
 use super::{Error, Inventory};
@@ -195,19 +195,21 @@ impl Inventory {
 
 /// Of which ports the fleet is to be told.
 impl Inventory {
-    /// Notes changes of ports from now on.
-    pub fn publish_ports(&mut self) {
+    /// Notes changes from now on.
+    pub fn publish(&mut self) {
         self.publishing.is_on = true;
     }
 
-    /// Takes the ports that have changed.
-    pub fn take_changed(&mut self) -> BTreeSet<PortId> {
+    /// Takes what has changed.
+    pub fn take_changed(&mut self) -> BTreeSet<Thing> {
         std::mem::take(&mut self.publishing.changed)
     }
 
-    /// The ports of shared networks.
-    pub fn shared_ports(&self) -> impl Iterator<Item = PortId> + '_ {
-        self.networks.values().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied())
+    /// The ports of shared networks, and the servers.
+    pub fn published(&self) -> impl Iterator<Item = Thing> + '_ {
+        let shared = self.networks.values().filter(|entry| entry.record.is_shared());
+        let ports = shared.flat_map(|entry| entry.ports.iter().copied());
+        ports.map(Thing::Port).chain(self.servers.keys().copied().map(Thing::Server))
     }
 }
 

@@ -13,6 +13,7 @@ impl Inventory {
     pub fn add_server(&mut self, record: Server) {
         self.index_monitor(&record);
         let entry = ServerEntry { ports: BTreeSet::new(), claim: Claim::default(), leaving: None, record };
+        self.server_changed(entry.record.id);
         self.servers.insert(entry.record.id, entry);
     }
 
@@ -21,12 +22,14 @@ impl Inventory {
         let before = self.servers.get(&record.id)?.record.clone();
         self.forget_monitor(&before);
         self.index_monitor(&record);
+        self.server_changed(record.id);
         self.servers.get_mut(&record.id).map(|entry| std::mem::replace(&mut entry.record, record))
     }
 
     /// Forgets a server.
     pub fn remove_server(&mut self, id: ServerId) {
         if let Some(entry) = self.servers.remove(&id) {
+            self.server_changed(id);
             self.forget_monitor(&entry.record);
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, PortId, Subnet};
+use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, PortId, ServerId, Subnet, Thing};
 
 use super::entries::{Inventory, SubnetEntry};
 use super::error::Error;
@@ -64,9 +64,20 @@ impl Inventory {
     /// Notes that a port of a network has changed, if the fleet is to be told.
     pub(super) fn port_changed(&mut self, network: NetworkId, port: PortId) {
         if self.publishing.is_on && self.networks.get(&network).is_some_and(|entry| entry.record.is_shared()) {
-            self.publishing.changed.insert(port);
-            self.publishing.rung.notify_one();
+            self.changed(Thing::Port(port));
         }
+    }
+
+    /// Notes that a server has changed, if the fleet is to be told.
+    pub(super) fn server_changed(&mut self, server: ServerId) {
+        if self.publishing.is_on {
+            self.changed(Thing::Server(server));
+        }
+    }
+
+    fn changed(&mut self, thing: Thing) {
+        self.publishing.changed.insert(thing);
+        self.publishing.rung.notify_one();
     }
 }
 

@@ -25,6 +25,7 @@ pub mod rule;
 pub mod segment;
 pub mod server;
 pub mod subnet;
+pub mod thing;
 pub mod trunk;
 
 pub use claim::{Claim, Epoch, Held, Need, Registration};
@@ -43,4 +44,5 @@ pub use port::{AddressPair, Binding, Carrier, FixedIp, GuestTold, Intent, Limits
 pub use segment::{IdRanges, PhysicalNetwork, PhysicalNetworks};
 pub use server::{Guest, Monitor, NetnsPin, Owner, Server, TapMake};
 pub use subnet::{HostRoute, Subnet};
+pub use thing::Thing;
 pub use trunk::{SubPort, Trunk, TrunkStatus};

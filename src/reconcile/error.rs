@@ -28,6 +28,14 @@ pub enum Error {
     /// Only a host that is gone can be forgotten: another one would go on with its addresses.
     #[error("host '{0}' is alive; stop its nicd for good before it is forgotten")]
     HostAlive(String),
+    /// Another host does not answer.
+    #[error("host '{host}' of the fleet has not answered in 10 s{}", waiting(port.as_ref()))]
+    HostSilent {
+        /// The host's name.
+        host: String,
+        /// The port that is made once it is back.
+        port: Option<PortId>,
+    },
     /// Another host has it.
     #[error("{what} is reserved by host '{host}' of the fleet; ask that one, choose another, or leave it out to get a free one")]
     OfOtherHost {
@@ -486,6 +494,7 @@ impl Error {
                 | Self::Store(_)
                 | Self::Busy(_)
                 | Self::FleetUnreachable(_)
+                | Self::HostSilent { .. }
                 | Self::Stopping
                 | Self::FiltersUnavailable(_)
                 | Self::ConntrackUnavailable(_)
@@ -501,6 +510,7 @@ impl Error {
             Self::Inventory(error) => error.reason(),
             Self::NoSuchHost(_) => "no_such_host",
             Self::HostAlive(_) => "host_alive",
+            Self::HostSilent { .. } => "host_silent",
             Self::OfOtherHost { .. } => "reserved_elsewhere",
             Self::InUseElsewhere { reason, .. } => reason,
             Self::FleetUnreachable(_) | Self::Outdated(_) => "fleet_unreachable",
@@ -600,5 +610,13 @@ impl Error {
             Self::Store(_) => "store_failed",
             Self::Stopping => "stopping",
         }
+    }
+}
+
+/// What becomes of a request that a silent host has.
+fn waiting(port: Option<&PortId>) -> String {
+    match port {
+        Some(port) => format!("; port {port} is made once it is back, unless it is deleted before"),
+        None => "; nothing is done".to_owned(),
     }
 }

@@ -164,6 +164,8 @@ pub struct Context {
     pub part: Option<(JobId, usize)>,
     /// Where the times of an attach's steps are noted, if they are asked for.
     pub receipt: Option<Receipt>,
+    /// The id of the port that an attach makes; none for a fresh one.
+    pub port_id: Option<PortId>,
     /// It is done after another host, which has told the fleet of it.
     pub follows: bool,
 }

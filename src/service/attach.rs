@@ -130,7 +130,8 @@ impl Service {
         network: NetworkId,
         context: &Context,
     ) -> Result<Bound, Unclaimed<Error>> {
-        let record = self.bound(state, attach, network, || self.reconciler.store.next_commit())?;
+        let commit = || self.reconciler.store.next_commit();
+        let record = self.bound(state, attach, (network, context.port_id), commit)?;
         let id = record.id;
         let Some(before) = state.ports.get(&id).map(|entry| Box::new(entry.record.clone())) else {
             state.add_port(record, Phase::Building);
@@ -150,7 +151,7 @@ impl Service {
         &self,
         state: &Inventory,
         attach: &Attach,
-        network: NetworkId,
+        (network, new_id): (NetworkId, Option<PortId>),
         commit: impl FnOnce() -> u64,
     ) -> Result<Port, Error> {
         if let WantedNic::Port(id) = attach.nic {
@@ -194,8 +195,12 @@ impl Service {
             carrier: None,
         };
         let WantedNic::Port(id) = attach.nic else {
-            let port = self.new_port(state, network, (mac, fixed_ips), attach.nic.groups(), binding)?;
+            let mut port = self.new_port(state, network, (mac, fixed_ips), attach.nic.groups(), binding)?;
             self.check_filter(state, &port)?;
+            if let Some(id) = new_id {
+                let is_taken = state.ports.contains_key(&id) || state.networks.contains_key(&NetworkId(id.0));
+                port.id = if is_taken { return Err(Error::IdTaken(id.0)) } else { id };
+            }
             return Ok(port);
         };
         let mut bound = state.port(id)?.record.clone();

@@ -21,7 +21,7 @@ impl Service {
     fn dry_attach(&self, attach: &Attach) -> Result<Plan, Error> {
         let state = self.reconciler.lock();
         let network = state.network_of(&attach.nic, &state.server(attach.server_id)?.record.project_id)?;
-        let record = self.bound(&state, attach, network, || self.reconciler.store.last_commit() + 1)?;
+        let record = self.bound(&state, attach, (network, None), || self.reconciler.store.last_commit() + 1)?;
         self.reconciler.plan_record(&state, &record, Reason::DryRun)
     }
 

@@ -11,10 +11,10 @@ use crate::clock;
 use crate::fleet::abroad::{Change as Abroad, Far};
 use crate::fleet::agent::{Fleet, Local, Status};
 use crate::fleet::member::{ForgetError, MemberError};
-use crate::fleet::published::Published;
+use crate::fleet::published::{Published, Told};
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Claim, Held, Mac, Need, NetworkId, PortId, Registration, SubnetId};
+use crate::model::{Claim, Held, Mac, Need, NetworkId, Registration, SubnetId, Thing};
 use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
@@ -44,7 +44,7 @@ pub struct Reserved {
 impl Service {
     /// Makes this host one of a fleet. Done once, before requests are served.
     pub fn enter_fleet(&self, fleet: Arc<Fleet>) {
-        self.reconciler.lock().publish_ports();
+        self.reconciler.lock().publish();
         // A second one would be a slip of the daemon's start.
         let _ = self.fleet.set(fleet);
     }
@@ -198,23 +198,29 @@ impl Local for Service {
         own.map(|entry| entry.record.id).collect()
     }
 
-    fn own_ports(&self) -> BTreeMap<PortId, Published> {
-        let shared: Vec<PortId> = self.reconciler.lock().shared_ports().collect();
-        shared.into_iter().filter_map(|port| Some((port, self.own_port(port)?))).collect()
+    fn own_things(&self) -> BTreeMap<Thing, Told> {
+        let all: Vec<Thing> = self.reconciler.lock().published().collect();
+        all.into_iter().filter_map(|thing| Some((thing, self.own_thing(thing)?))).collect()
     }
 
-    fn own_port(&self, port: PortId) -> Option<Published> {
-        let view = {
-            let state = self.reconciler.lock();
-            let network = state.port(port).ok()?.record.network_id;
-            state.network(network).ok().filter(|entry| entry.record.is_shared())?;
-            view::port(&state, port, self.host()).ok()?
-        };
-        let shown = serde_json::to_value(&view).unwrap_or_default();
-        Some(Published::new(&view.port, shown))
+    fn own_thing(&self, thing: Thing) -> Option<Told> {
+        let state = self.reconciler.lock();
+        match thing {
+            Thing::Port(port) => {
+                let network = state.port(port).ok()?.record.network_id;
+                state.network(network).ok().filter(|entry| entry.record.is_shared())?;
+                let view = view::port(&state, port, self.host()).ok()?;
+                let shown = serde_json::to_value(&view).unwrap_or_default();
+                Some(Told::Port(Box::new(Published::new(&view.port, shown))))
+            }
+            Thing::Server(server) => {
+                let view = view::server(state.server(server).ok()?);
+                Some(Told::Server(serde_json::to_value(&view).unwrap_or_default()))
+            }
+        }
     }
 
-    fn take_changed(&self) -> BTreeSet<PortId> {
+    fn take_changed(&self) -> BTreeSet<Thing> {
         self.reconciler.lock().take_changed()
     }
 
@@ -225,6 +231,7 @@ impl Local for Service {
 
     fn abroad(self: Arc<Self>, network: NetworkId, change: Abroad) {
         let remote = |far: Far| (far.mac, Remote { host: far.tunnel, addresses: far.addresses.into_iter().collect() });
+        tracing::debug!(%network, ?change, "what other hosts have of it");
         match change {
             Abroad::All(peers, ports) => {
                 // What is on this host is on no other, whatever is told of another one.

@@ -5,6 +5,7 @@
 
 mod apply;
 mod attach;
+mod calls;
 mod counters;
 mod detach;
 mod dry_run;
@@ -51,11 +52,13 @@ use crate::store::{Change, Loaded, Purpose, Store};
 use crate::telemetry::meters::OK;
 
 pub use crate::fleet::agent::Status as FleetStatus;
+pub use crate::fleet::elsewhere::Wanted as WantedElsewhere;
 pub use crate::fleet::roster::HostView;
 pub use crate::inventory::leftovers::Leftover;
 pub use crate::inventory::{ADDRESS_LIMIT, SUBNET_LIMIT};
 pub use crate::kernel::exec::StepTime;
 pub use crate::reconcile::{Context, Error, Finding, Health, Heartbeat, Policy, Problem, Receipt, RecipientTrouble, Reconciler};
+pub use calls::{Answer, Call, NewPortOfCall, PassedRequest};
 pub use counters::PortCounters;
 pub use fleet::{FleetView, Reserved};
 pub use gc::{Collected, Leftovers};

@@ -69,7 +69,7 @@ impl Service {
                 NicChange::Add(nic) => {
                     let network = state.network_of(nic, &server.record.project_id)?;
                     let attach = attach_of(new.server_id, nic.clone());
-                    self.bound(&state, &attach, network, || self.reconciler.store.last_commit() + 1)?;
+                    self.bound(&state, &attach, (network, None), || self.reconciler.store.last_commit() + 1)?;
                 }
                 NicChange::Delete(port) => self.on_server(&state, new.server_id, *port)?,
             }

@@ -32,7 +32,7 @@ pub struct NetworkView {
 }
 
 /// A server.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerView {
     /// The record.
     pub server: Server,

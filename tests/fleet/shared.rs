@@ -55,7 +55,13 @@ fn reaches(from: &Guest, to: &Value) {
     let ping = format!("ip netns exec {} ping -c 1 -W 1 {}", from.name, address(to));
     let mut said = String::new();
     let answered = || try_run(&ping).map_err(|error| said = error).is_ok();
-    comes_true(PATIENCE, answered, || format!("{ping} has no answer"));
+    let entries = || {
+        let of = |host: u8| {
+            [format!("bridge -n host-{host} fdb"), format!("ip -n host-{host} neigh"), format!("ip -n host-{host} -d link")]
+        };
+        (1..=3).flat_map(of).map(|look| format!("{look}\n{}", try_run(&look).unwrap_or_default())).collect::<String>()
+    };
+    comes_true(PATIENCE, answered, || format!("{ping} has no answer\n{}", entries()));
 }
 
 #[test]
@@ -232,10 +238,10 @@ fn an_etcd_that_was_emptied_takes_nothing_away_and_gets_all_again() {
         has(&mut two, &id, 1);
         let (_first, _) = guest(&mut one, &id, 1);
         let (second, _) = guest(&mut two, &id, 2);
-        let far = one.client.get(&format!("/v2.0/ports?network_id={id}&device_owner=compute:nova")).status;
-        assert_eq!(far, 200);
-        let before: Vec<Value> =
-            [&mut one, &mut two].map(|host| host.client.get("/v2.0/ports").expect(200)["ports"].clone()).into();
+        let own = |host: &mut Host, name: &str| {
+            host.client.get(&format!("/v2.0/ports?binding:host_id={name}")).expect(200)["ports"].clone()
+        };
+        let before = [own(&mut one, "node-1"), own(&mut two, "node-2")];
         node.empty();
         node.restart();
         let both = || one.client.get("/nicd/v1/hosts").json()["hosts"].as_array().is_some_and(|hosts| hosts.len() == 2);
@@ -266,5 +272,90 @@ fn an_etcd_that_was_emptied_takes_nothing_away_and_gets_all_again() {
         let to = json!({"fixed_ips": before[0][0]["fixed_ips"]});
         reaches(&third, &to);
         reaches(&second, &to);
+    });
+}
+
+#[test]
+fn what_another_host_has_is_seen_here_and_done_there() {
+    with_etcd(|_| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let (_guest, first) = guest(&mut two, &id, 2);
+        let server = "00000000-0000-4000-8000-000000000002";
+        let known = |host: &mut Host| host.client.get(&format!("/nicd/v1/servers/{server}")).status == 200;
+        comes_true(PATIENCE, || known(&mut one), || "the server is not seen".to_owned());
+        let second = attach(&mut one, &id, server);
+        assert_ne!(address(&second), address(&first));
+        let path = format!("/v2.0/ports/{}", second["port_id"].as_str().unwrap());
+        let at_two = two.client.get(&path).expect(200)["port"].clone();
+        assert_eq!(at_two["binding:host_id"], "node-2");
+        comes_true(PATIENCE, || one.client.get(&path).json()["port"]["status"] == "ACTIVE", || "never ACTIVE".to_owned());
+        for query in
+            [format!("device_id={server}"), format!("network_id={id}"), "binding:host_id=node-2".to_owned(), String::new()]
+        {
+            let listed = one.client.get(&format!("/v2.0/ports?{query}")).expect(200);
+            let hosts: Vec<&Value> = listed["ports"].as_array().unwrap().iter().map(|port| &port["binding:host_id"]).collect();
+            assert_eq!(hosts, [&json!("node-2"), &json!("node-2")], "{query}");
+        }
+        assert_eq!(one.client.get("/v2.0/ports?binding:host_id=node-1").expect(200)["ports"], json!([]));
+        let interfaces = one.client.get(&format!("/v2.1/servers/{server}/os-interface")).expect(200);
+        assert_eq!(interfaces["interfaceAttachments"].as_array().unwrap().len(), 2);
+        let servers = one.client.get("/v2.1/servers/detail").expect(200);
+        assert_eq!(servers["servers"][0]["addresses"]["blue"].as_array().unwrap().len(), 2);
+        let facts = one.client.get(&format!("/nicd/v1/ports/{}/explain", second["port_id"].as_str().unwrap()));
+        assert_eq!(facts.status, 200, "{}", facts.text);
+        let named = one.client.put(&path, &json!({"port": {"name": "second"}})).expect(200);
+        assert_eq!(
+            (&named["port"]["name"], &two.client.get(&path).expect(200)["port"]["name"]),
+            (&json!("second"), &json!("second"))
+        );
+        assert_eq!(one.client.delete(&path).status, 204);
+        comes_true(PATIENCE, || two.client.get(&path).status == 404, || "it stays".to_owned());
+        comes_true(PATIENCE, || one.client.get(&path).status == 404, || "it is seen still".to_owned());
+    });
+}
+
+#[test]
+fn what_a_silent_host_is_to_make_is_made_once_or_not_at_all() {
+    with_etcd(|_| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let (_guest, _) = guest(&mut two, &id, 2);
+        let server = "00000000-0000-4000-8000-000000000002";
+        comes_true(PATIENCE, || one.client.get(&format!("/nicd/v1/servers/{server}")).status == 200, || "not seen".to_owned());
+        two.daemon.kill();
+        let path = format!("/v2.1/servers/{server}/os-interface");
+        let ask = || {
+            let mut client = one.daemon.client();
+            client.post(&path, &json!({"interfaceAttachment": {"net_id": id}})).refused(504, "host_silent");
+        };
+        std::thread::scope(|both| {
+            both.spawn(ask);
+            both.spawn(ask);
+        });
+        let waiting = |host: &mut Host| -> Vec<String> {
+            let listed = host.client.get(&format!("/v2.0/ports?network_id={id}")).expect(200);
+            let all = listed["ports"].as_array().unwrap().iter();
+            all.filter(|port| port["nicd:reason"] == "host_silent").map(|port| port["id"].as_str().unwrap().to_owned()).collect()
+        };
+        let ports = waiting(&mut one);
+        assert_eq!(ports.len(), 2);
+        let shown = one.client.get(&format!("/v2.0/ports/{}", ports[0])).expect(200)["port"].clone();
+        assert_eq!(
+            (&shown["status"], &shown["binding:host_id"], &shown["device_id"]),
+            (&json!("BUILD"), &json!("node-2"), &json!(server))
+        );
+        // One is not wanted any more.
+        assert_eq!(one.client.delete(&format!("/v2.0/ports/{}", ports[1])).status, 204);
+        assert_eq!(waiting(&mut one), ports[..1]);
+        two.launch();
+        let made = format!("/v2.0/ports/{}", ports[0]);
+        comes_true(PATIENCE, || two.client.get(&made).json()["port"]["status"] == "ACTIVE", || "the port is not made".to_owned());
+        let listed = two.client.get("/v2.0/ports?binding:host_id=node-2").expect(200);
+        assert_eq!(listed["ports"].as_array().unwrap().len(), 2, "{listed}");
+        comes_true(PATIENCE, || waiting(&mut one).is_empty(), || "it waits still".to_owned());
+        assert_eq!(one.client.delete(&made).status, 204);
     });
 }

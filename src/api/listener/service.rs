@@ -27,6 +27,7 @@ use super::limiter::Permit;
 use super::refusal::{ApiError, ID_HEADERS, RequestId};
 use crate::access::Access;
 use crate::api::dialect::Dialect;
+use crate::model::PortId;
 use crate::model::idempotency::{CallerId, Key};
 use crate::telemetry::meters;
 use crate::threads::{Panicked, caught};
@@ -41,6 +42,8 @@ pub struct Caller {
     pub request_id: RequestId,
     /// The key under which the answer is stored, if the request has one.
     pub key: Option<Key>,
+    /// The id of the port that it makes, where another host of the fleet has drawn it.
+    pub makes: Option<PortId>,
 }
 
 /// The service of one connection.
@@ -162,7 +165,7 @@ impl Service {
 
     async fn handle(&self, mut request: Request<Body>, id: RequestId) -> Result<Response<Body>, ApiError> {
         if let Some(Client { id: caller, .. }) = &self.client {
-            let caller = Caller { id: caller.clone(), request_id: id, key: None };
+            let caller = Caller { id: caller.clone(), request_id: id, key: None, makes: None };
             request.extensions_mut().insert(caller);
         }
         let mut handled = pin!(self.app.clone().oneshot(request));
