@@ -19,7 +19,7 @@ Exit codes:
    0  ended as asked
    1  internal error
   64  wrong usage
-  69  another nicd, or another program, holds the state, the socket or this network namespace
+  69  another nicd, or another program, holds the state, the socket or this network namespace; demo: a program is not installed
   74  the store cannot be opened, read or written
   77  a permission or capability is missing
   78  the configuration cannot be used
@@ -59,9 +59,16 @@ pub struct Args {
 pub enum Command {
     /// Show the main job end to end in a private network namespace; changes nothing on the host
     ///
-    /// Needs root, or a user namespace and access to /dev/net/tun, and nothing installed. Takes some seconds, uses none of
-    /// the options below, and exits with 0 only if everything it claims held; with 77 where it cannot be had.
+    /// Needs root, or a user namespace, and uses none of the daemon's options. Without --fleet it needs access to /dev/net/tun as well,
+    /// and nothing installed. Takes some seconds and exits with 0 only if everything it claims held; with 77 where it cannot be had;
+    /// with 69 where a program that it runs is not installed.
     Demo {
+        /// Show a fleet: three hosts on one etcd, and guests that reach each other on one network
+        ///
+        /// The hosts are network namespaces. Runs etcd (Debian's etcd-server), which it kills and starts again, and ip and bridge
+        /// (iproute2). Takes some 20 seconds, and 300 MB of memory, in which all its files are.
+        #[arg(long)]
+        fleet: bool,
         /// Which of the demo's processes this one is
         #[arg(long, hide = true)]
         role: Option<Role>,

@@ -13,7 +13,8 @@ pub enum Exit {
     Internal = 1,
     /// The command line was wrong (`EX_USAGE`).
     Usage = 64,
-    /// Another nicd, or another program, holds the state, the socket or this network namespace (`EX_UNAVAILABLE`).
+    /// Another nicd, or another program, holds the state, the socket or this network namespace, or a program that the demo runs is
+    /// not installed (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// The store cannot be opened, read or written (`EX_IOERR`).
     Store = 74,

@@ -36,7 +36,7 @@ fn start() -> Result<(), Exit> {
         read => read?,
     };
     match args.command.clone() {
-        Some(Command::Demo { role }) => demo::run(role),
+        Some(Command::Demo { fleet, role }) => demo::run(fleet, role),
         Some(Command::Netns) => help(),
         Some(Command::Manual { into }) => write_manual(&into),
         Some(Command::CheckConfig { reference: true, .. }) => print(&reference::file()),

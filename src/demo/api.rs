@@ -24,7 +24,7 @@ pub(super) struct Api {
     events: Receiver<(Instant, Value)>,
 }
 
-/// A success.
+/// An answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -53,16 +53,22 @@ impl Api {
     /// Makes a call that must succeed.
     pub(super) fn call(&mut self, method: Method, target: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let doing = format!("{method} {target}");
+        let answer = self.attempt(method, target, body)?;
+        match answer.is_success() {
+            true => Ok(answer),
+            false => Err(Failure::new(&doing, format!("answered {} {}", answer.status, answer.body))),
+        }
+    }
+
+    /// Makes a call that may be refused.
+    pub(super) fn attempt(&mut self, method: Method, target: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let doing = format!("{method} {target}");
         let request = json_request(&method, target, JSON, body).context(&doing)?;
         let at = Instant::now();
         let answer = self.client.send(request).context(&doing)?;
         let took = at.elapsed();
         let body = if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).context(&doing)? };
-        let status = answer.status.as_u16();
-        if !answer.status.is_success() {
-            return Err(Failure::new(&doing, format!("answered {status} {body}")));
-        }
-        Ok(Answer { status, body, at, took })
+        Ok(Answer { status: answer.status.as_u16(), body, at, took })
     }
 
     /// Reads something.
@@ -78,6 +84,12 @@ impl Api {
     /// How many events have come that were not taken.
     pub(super) fn waiting_events(&self) -> usize {
         self.events.try_iter().count()
+    }
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 }
 

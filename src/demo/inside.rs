@@ -12,24 +12,41 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use super::daemon::Place;
+use super::fleet::{self, Lab};
 use super::outside::refused;
 use super::page::{Context, Failure};
+use super::process::log_tail;
 use super::steps;
 
 /// What the private tmpfs may lie over. Either is on every Linux.
 const DIRECTORIES: [&str; 2] = ["/run", "/tmp"];
 
+/// The most memory that files take.
+const SIZE: &str = "64m";
+
+/// The same with etcd, which lays out 64 MB for each of its logs.
+const FLEET_SIZE: &str = "512m";
+
 /// Makes the namespaces and runs every step in them.
-pub(super) fn run() -> Result<(), Failure> {
+pub(super) fn run(fleet: bool) -> Result<(), Failure> {
     end_with_parent()?;
-    let directory = make_namespaces()?;
-    let place = Place::prepare(directory.join("nicd"))?;
-    steps::run(directory, &place).inspect_err(|failure| {
-        if !failure.is_quiet() {
+    let directory = make_namespaces(if fleet { FLEET_SIZE } else { SIZE })?;
+    if fleet {
+        let lab = Lab::make(directory)?;
+        return fleet::run(&lab).inspect_err(|failure| show(failure, &lab.logs()));
+    }
+    let place = Place::prepare(directory.join("nicd"), "")?;
+    steps::run(directory, &place).inspect_err(|failure| show(failure, &[("the daemon", &place.log)]))
+}
+
+/// Shows the ends of the logs, and whose each is.
+fn show(failure: &Failure, logs: &[(&str, &Path)]) {
+    if !failure.is_quiet() {
+        for (whose, log) in logs {
             // There is no other place to say that standard error is closed.
-            let _ = writeln!(io::stderr(), "nicd demo: the end of the daemon's log:\n{}", place.log_tail());
+            let _ = writeln!(io::stderr(), "nicd demo: the end of the log of {whose}:\n{}", log_tail(log));
         }
-    })
+    }
 }
 
 /// Ends this process when the one that started it ends, however that ends.
@@ -46,12 +63,12 @@ fn end_with_parent() -> Result<(), Failure> {
 }
 
 /// Gives this process a network, mounts and a directory of its own.
-fn make_namespaces() -> Result<&'static Path, Failure> {
+fn make_namespaces(size: &str) -> Result<&'static Path, Failure> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(refused)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(refused)?;
     let directory = DIRECTORIES.iter().map(Path::new).find(|path| path.is_dir()).ok_or(Errno::ENOENT).map_err(refused)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("nicd-demo"), directory, Some("tmpfs"), flags, Some("mode=0755,size=64m")).map_err(refused)?;
+    mount(Some("nicd-demo"), directory, Some("tmpfs"), flags, Some(&*format!("mode=0755,size={size}"))).map_err(refused)?;
     Ok(directory)
 }

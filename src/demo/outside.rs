@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use super::page::{Context, Failure, Page, links, named};
+use super::programs;
 use crate::exit::Exit;
 use crate::kernel::tap::NODE;
 
@@ -17,13 +18,17 @@ use crate::kernel::tap::NODE;
 pub(super) const SELF: &str = "/proc/self/exe";
 
 /// Runs all of it.
-pub(super) fn run() -> Result<(), Failure> {
+pub(super) fn run(fleet: bool) -> Result<(), Failure> {
     let began = Instant::now();
-    check_tun()?;
-    check_v6()?;
+    if fleet {
+        programs::check()?;
+    } else {
+        check_tun()?;
+        check_v6()?;
+    }
     let before = links()?;
     enter_pid_namespace()?;
-    run_inside()?;
+    run_inside(fleet)?;
     let page = Page::default();
     let after = links()?;
     if after == before {
@@ -33,15 +38,19 @@ pub(super) fn run() -> Result<(), Failure> {
         page.line(&format!("    this host's links changed meanwhile, by other programs: {}", named(&after)))?;
     }
     let seconds = began.elapsed().as_secs_f64();
-    page.line(&format!("\nAll of it held, in {seconds:.1} s. The same on this host: sudo nicd, and nicctl --help."))
+    let next = match fleet {
+        true => "Hosts of yours: [fleet] in nicd.toml, which nicd check-config --reference explains.",
+        false => "The same on this host: sudo nicd, and nicctl --help.",
+    };
+    page.line(&format!("\nAll of it held, in {seconds:.1} s. {next}"))
 }
 
 /// Runs the inner process, the first of the pid namespace: when it ends, the kernel ends all that it started.
-fn run_inside() -> Result<(), Failure> {
+fn run_inside(fleet: bool) -> Result<(), Failure> {
     let doing = "the demo's inner process";
     let mut command = Command::new(SELF);
     // Nothing is written to its standard input. It closes when this process ends, which the inner process can see.
-    command.arg0("nicd").args(["demo", "--role", "inside"]).stdin(Stdio::piped());
+    command.arg0("nicd").args(["demo", "--role", "inside"]).args(fleet.then_some("--fleet")).stdin(Stdio::piped());
     let mut inside = command.spawn().context(doing)?;
     let _open = inside.stdin.take();
     let status = inside.wait().context(doing)?;

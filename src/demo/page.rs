@@ -15,6 +15,9 @@ pub(super) enum Failure {
     /// This host or user cannot run it: what is missing, and the remedy.
     #[error("{0}\n{1}")]
     Missing(String, String),
+    /// A program that the demo runs is not there: which one, and the remedy.
+    #[error("{0}\n{1}")]
+    NotInstalled(String, String),
     /// Something that the demo shows is not so.
     #[error("this did not hold: {0}")]
     Check(String),
@@ -47,6 +50,7 @@ impl Failure {
         }
         match self {
             Self::Missing(..) => Exit::Permission,
+            Self::NotInstalled(..) => Exit::Unavailable,
             Self::Reported(exit) => *exit,
             Self::Check(_) | Self::Failed { .. } | Self::Output(_) => Exit::Internal,
         }
@@ -102,6 +106,15 @@ impl Page {
 /// A time in microseconds.
 pub(super) fn micros(time: Duration) -> String {
     format!("{} µs", time.as_micros())
+}
+
+/// A time in the unit that fits it.
+pub(super) fn span(time: Duration) -> String {
+    match time.as_micros() {
+        short @ 0..10_000 => format!("{short} µs"),
+        10_000..2_000_000 => format!("{} ms", time.as_millis()),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
 }
 
 /// The links of the network namespace that the calling thread is in, as libc lists them.

@@ -5,13 +5,14 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, Ipv4Packet};
 
-use super::page::{Context, Failure};
+use super::page::{Context, Failure, Page, micros};
 
 /// How long an answer is waited for.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
@@ -21,6 +22,9 @@ const STEP: Duration = Duration::from_millis(2);
 
 /// How many pings a second are sent.
 pub(super) const RATE: u32 = 500;
+
+/// How many pings show that somebody is reached.
+pub(super) const PINGS: u16 = 20;
 
 /// A raw socket that speaks ICMP with one address.
 #[derive(Debug)]
@@ -106,6 +110,35 @@ impl Pinger {
             }
         }
     }
+}
+
+/// Does something while pings go on; answers what it gave, and what became of the pings of each.
+pub(super) fn while_pinging<T>(
+    pingers: &[Pinger],
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<(T, Vec<Tally>), Failure> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let pings: Vec<_> = pingers.iter().map(|pinger| scope.spawn(|| pinger.ping(u16::MAX, &stop))).collect();
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        let tallies = pings.into_iter().map(|ping| ping.join().map_err(|_| Failure::new("pinging", "a thread panicked")));
+        done.and_then(|done| Ok((done, tallies.collect::<Result<_, _>>()?)))
+    })
+}
+
+/// Checks that each of some pings had an answer.
+pub(super) fn check_lossless(page: &Page, tallies: &[Tally]) -> Result<(), Failure> {
+    let sent: u32 = tallies.iter().map(|tally| u32::from(tally.sent)).sum();
+    let lost: u32 = tallies.iter().map(|tally| u32::from(tally.sent - tally.answered)).sum();
+    let gap = tallies.iter().map(|tally| tally.longest_gap).max().unwrap_or_default();
+    let seen = format!("{sent} pings sent, {lost} lost; longest time between two answers {}", micros(gap));
+    page.check(lost == 0 && sent > 0, &seen)
+}
+
+/// Checks that each of [`PINGS`] had an answer.
+pub(super) fn check_answered(page: &Page, way: &str, answered: u16) -> Result<(), Failure> {
+    page.check(answered == PINGS, &format!("{way}: {answered} of {PINGS} pings answered"))
 }
 
 /// An echo request for `to`. ICMPv6's checksum covers the addresses and is left to the IP stack.

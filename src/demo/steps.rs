@@ -1,25 +1,25 @@
 //! The steps, in order: a node without anything, a network, two NICs, a VM, traffic, restarts, and nothing again.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
-use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use super::api::{Api, text};
-use super::daemon::{Daemon, Place};
-use super::guest::Guest;
+use super::daemon::Place;
+use super::left;
+use super::namespace::Namespace;
+use super::nic::{self, Nic};
+use super::notices::Notices;
 use super::page::{Context, Failure, Page, links, micros, named};
-use super::ping::{Pinger, RATE, Tally};
+use super::ping::{PINGS, Pinger, RATE, check_answered, check_lossless, while_pinging};
+use super::process::Process;
 use super::vm::{RunningVm, Vm};
 
 /// The server that is a network namespace.
@@ -31,14 +31,8 @@ const VM: &str = "6e696364-0000-4000-8000-000000000002";
 /// The subnets, with their IP version.
 const SUBNETS: [(&str, u8); 2] = [("10.77.0.0/24", 4), ("fd77::/64", 6)];
 
-/// How many pings each way and family gets.
-const PINGS: u16 = 20;
-
 /// How long traffic runs before, between and after restarts, and how long the daemon stays away.
-const PAUSE: Duration = Duration::from_millis(400);
-
-/// What stays in the daemon's directory: the demo's own files, the lock, and the state.
-const STAYS: [&str; 5] = ["nicd.toml", "nicd.log", "notify.sock", "state", "nicd.sock.lock"];
+pub(super) const PAUSE: Duration = Duration::from_millis(400);
 
 /// Every step.
 pub(super) fn run(directory: &Path, place: &Place) -> Result<(), Failure> {
@@ -46,7 +40,7 @@ pub(super) fn run(directory: &Path, place: &Place) -> Result<(), Failure> {
     page.line(&format!("nicd {}: a compute node in miniature", env!("CARGO_PKG_VERSION")))?;
     page.line("nicd gives guests their network interfaces. Here the real daemon serves two: a network namespace, as containers\nhave, and a stand-in for a VM. All of it happens in private namespaces, which end with this program.")?;
     page.line("What stands behind a ✓ was measured just now; times are a client's, from the request to what it sees.")?;
-    let guest = Guest::make(directory.join("netns"))?;
+    let guest = Namespace::make(&directory.join("netns"), "guest")?;
     let bare = [links()?, guest.inside(links)?];
 
     let command = format!("nicd --socket {} --state-dir {}", place.socket.display(), place.state.display());
@@ -68,22 +62,11 @@ pub(super) fn run(directory: &Path, place: &Place) -> Result<(), Failure> {
 struct Demo<'a> {
     page: Page,
     place: &'a Place,
-    daemon: Daemon,
+    daemon: Process,
     api: Api,
-    guest: Guest,
+    guest: Namespace,
     /// The links before anything was done: of the node and in the guest.
     bare: [BTreeSet<String>; 2],
-}
-
-/// A NIC, as the API shows it.
-pub(super) struct Nic {
-    server: &'static str,
-    port: String,
-    pub(super) device: String,
-    /// `binding:vif_details` of the port.
-    pub(super) details: Value,
-    pub(super) mac: String,
-    pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Demo<'_> {
@@ -122,17 +105,13 @@ impl Demo<'_> {
         Ok([nic, vm])
     }
 
-    fn attach(&mut self, server: &'static str, guest: Value, network: &str, status: &str) -> Result<Nic, Failure> {
+    fn attach(&mut self, server: &str, guest: Value, network: &str, status: &str) -> Result<Nic, Failure> {
         let name = name_of(server);
-        let put = json!({"server": {"name": name, "guest": guest}});
-        self.api.call(Method::PUT, &format!("/nicd/v1/servers/{server}"), Some(&put))?;
-        let body = json!({"interfaceAttachment": {"net_id": network}});
-        let answer = self.api.call(Method::POST, &interfaces(server), Some(&body))?;
+        let answer = nic::attach(&mut self.api, server, name, guest, network)?;
         self.wait_for(answer.at, |event| event["event"] == "port.status")?;
-        let nic = Nic::read(&mut self.api, server, text(&answer.body, "/interfaceAttachment/port_id")?)?;
+        let nic = Nic::read(&mut self.api, server, &answer)?;
         let given = text(&answer.body, "/interfaceAttachment/port_state")?;
-        let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
-        let (took, addresses) = (micros(answer.took), addresses.join(", "));
+        let (took, addresses) = (micros(answer.took), nic.listed());
         self.page
             .check(given == status, &format!("{name}: answered {took} after the request, {given}: {addresses}, {}", nic.mac))?;
         Ok(nic)
@@ -158,17 +137,13 @@ impl Demo<'_> {
         self.page.chapter("They talk, through the bridge that nicd made", &way)?;
         for address in &vm_nic.addresses {
             let answered = self.guest.inside(|| Pinger::open(*address))?.ping(PINGS, &AtomicBool::new(false)).answered;
-            self.check_pings(&format!("guest → VM {address}"), answered)?;
+            check_answered(&self.page, &format!("guest → VM {address}"), answered)?;
         }
         let mut vm = vm.stop()?;
         for address in &nic.addresses {
-            self.check_pings(&format!("VM → guest {address}"), vm.ping(*address, PINGS)?)?;
+            check_answered(&self.page, &format!("VM → guest {address}"), vm.ping(*address, PINGS)?)?;
         }
         vm.run()
-    }
-
-    fn check_pings(&self, way: &str, answered: u16) -> Result<(), Failure> {
-        self.page.check(answered == PINGS, &format!("{way}: {answered} of {PINGS} pings answered"))
     }
 
     /// Restarts the daemon twice, once by SIGTERM and once by SIGKILL, while pings go on.
@@ -178,18 +153,16 @@ impl Demo<'_> {
             "Half IPv4, half IPv6. The NICs are the kernel's, not the daemon's: the guests notice nothing.",
         )?;
         let before = indexes(nics)?;
-        let notices = listen()?;
-        let (mut sent, mut lost, mut gap) = (0, 0, Duration::ZERO);
-        for tally in self.restart_under_pings(&nics[1])? {
-            sent += u32::from(tally.sent);
-            lost += u32::from(tally.sent - tally.answered);
-            gap = gap.max(tally.longest_gap);
-        }
-        let seen = format!("{sent} pings sent, {lost} lost; longest time between two answers {}", micros(gap));
-        self.page.check(lost == 0 && sent > 0, &seen)?;
-        let told = std::iter::from_fn(|| notices.recv_from_full().ok()).count();
-        let what = if told == 0 { "no change".to_owned() } else { format!("{told} changes") };
-        self.page.check(told == 0, &format!("the kernel told of {what} to any link or address meanwhile"))?;
+        let notices = Notices::listen()?;
+        let pingers = self
+            .guest
+            .inside(|| nics[1].addresses.iter().map(|address| Pinger::open(*address)).collect::<Result<Vec<_>, _>>())?;
+        let (_, tallies) = while_pinging(&pingers, || {
+            thread::sleep(PAUSE);
+            self.restart_by(Signal::SIGTERM).and_then(|()| self.restart_by(Signal::SIGKILL))
+        })?;
+        check_lossless(&self.page, &tallies)?;
+        notices.check_none(&self.page)?;
         let after = indexes(nics)?;
         self.page
             .check(before == after, &format!("the devices' indexes were {before:?}, and are {after:?}: the same devices"))?;
@@ -201,20 +174,6 @@ impl Demo<'_> {
         let active = states.iter().all(|state| state == "ACTIVE");
         let seen = format!("nicd lists both as {}, and told of {events} events", states.join(" and "));
         self.page.check(active && events == 0, &seen)
-    }
-
-    fn restart_under_pings(&mut self, to: &Nic) -> Result<Vec<Tally>, Failure> {
-        let pingers =
-            self.guest.inside(|| to.addresses.iter().map(|address| Pinger::open(*address)).collect::<Result<Vec<_>, _>>())?;
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let pings: Vec<_> = pingers.iter().map(|pinger| scope.spawn(|| pinger.ping(u16::MAX, &stop))).collect();
-            thread::sleep(PAUSE);
-            let restarted = self.restart_by(Signal::SIGTERM).and_then(|()| self.restart_by(Signal::SIGKILL));
-            stop.store(true, Ordering::Relaxed);
-            let tallies = pings.into_iter().map(|ping| ping.join().map_err(|_| Failure::new("pinging", "a thread panicked")));
-            restarted.and_then(|()| tallies.collect())
-        })
     }
 
     /// Restarts the daemon and lets it run for a moment.
@@ -240,13 +199,13 @@ impl Demo<'_> {
         drop(vm.stop()?);
         self.page.held("the VM stand-in closed its tap first: nothing is deleted under a process that holds it")?;
         for nic in nics {
-            let answer = self.api.call(Method::DELETE, &format!("{}/{}", interfaces(nic.server), nic.port), None)?;
+            let answer = nic.detach(&mut self.api)?;
             let gone = self.wait_for(answer.at, |event| event["event"] == "port.deleted")?;
-            let (name, took, gone) = (name_of(nic.server), micros(answer.took), micros(gone));
+            let (name, took, gone) = (name_of(&nic.server), micros(answer.took), micros(gone));
             self.page.held(&format!("{name}: answered {} after {took}; the device was gone after {gone}", answer.status))?;
         }
         for nic in nics {
-            self.api.call(Method::DELETE, &format!("/nicd/v1/servers/{}", nic.server), None)?;
+            nic.forget(&mut self.api)?;
         }
         let took = micros(self.api.call(Method::DELETE, &format!("/v2.0/networks/{network}"), None)?.took);
         self.page.held(&format!("both servers are forgotten; the network went with its bridge in {took}"))
@@ -258,21 +217,11 @@ impl Demo<'_> {
         let now = [links()?, self.guest.inside(links)?];
         let seen = format!("links as before: {} on the node, {} in the guest", named(&now[0]), named(&now[1]));
         self.page.check(now == self.bare, &seen)?;
-        let mut listed = Vec::new();
-        for (name, list) in [("networks", "v2.0"), ("subnets", "v2.0"), ("ports", "v2.0"), ("servers", "nicd/v1")] {
-            let body = self.api.get(&format!("/{list}/{name}"))?;
-            let entries = body[name].as_array().ok_or_else(|| Failure::new("reading a list", &body))?;
-            listed.push((name, i64::try_from(entries.len()).unwrap_or(i64::MAX)));
-        }
-        check_none(&self.page, "the API lists", &listed)?;
+        left::check_none(&self.page, "the API lists", &left::lists(&mut self.api)?)?;
         let (status, took) = self.daemon.end(Signal::SIGTERM)?;
         self.page.check(status.success(), &format!("SIGTERM ended nicd in {}, with {status}", micros(took)))?;
-        check_none(&self.page, "the database, read without nicd, has", &rows(&self.place.state.join(crate::store::FILE))?)?;
-        let mut left = Vec::new();
-        for entry in std::fs::read_dir(&self.place.directory).context("reading the directory")? {
-            left.push(entry.context("reading the directory")?.file_name().to_string_lossy().into_owned());
-        }
-        left.retain(|file| !STAYS.contains(&file.as_str()));
+        left::check_none(&self.page, "the database, read without nicd, has", &left::rows(self.place)?)?;
+        let left = left::files(self.place)?;
         let seen = match left.is_empty() {
             true => "both sockets are gone from the directory; the database and the locks stay, as they should".to_owned(),
             false => format!("no files are left, but {}", left.join(", ")),
@@ -291,34 +240,6 @@ impl Demo<'_> {
             }
         }
     }
-}
-
-impl Nic {
-    fn read(api: &mut Api, server: &'static str, port: String) -> Result<Self, Failure> {
-        let body = api.get(&format!("/v2.0/ports/{port}"))?;
-        let mut addresses = Vec::new();
-        for at in 0..2 {
-            let address = text(&body, &format!("/port/fixed_ips/{at}/ip_address"))?;
-            addresses.push(address.parse().context(&address)?);
-        }
-        Ok(Self {
-            server,
-            port,
-            device: text(&body, "/port/binding:vif_details/device")?,
-            details: body["port"]["binding:vif_details"].clone(),
-            mac: text(&body, "/port/mac_address")?,
-            addresses,
-        })
-    }
-
-    fn detail(&self, key: &str) -> &str {
-        self.details[key].as_str().unwrap_or("?")
-    }
-}
-
-/// The target of a server's NICs.
-fn interfaces(server: &str) -> String {
-    format!("/v2.1/servers/{server}/os-interface")
 }
 
 fn name_of(server: &str) -> &'static str {
@@ -341,28 +262,4 @@ fn show_event(event: &Value, passed: Duration) -> String {
 fn indexes(nics: &[Nic; 2]) -> Result<[u32; 2], Failure> {
     let index = |nic: &Nic| if_nametoindex(nic.device.as_str()).context(&nic.device);
     Ok([index(&nics[0])?, index(&nics[1])?])
-}
-
-/// A socket that receives a notice of every change of a link or an address from now on.
-fn listen() -> Result<Socket, Failure> {
-    // RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR (include/uapi/linux/rtnetlink.h).
-    const GROUPS: u32 = 0x1 | 0x10 | 0x100;
-    let doing = "listening to the kernel";
-    let mut socket = Socket::new(NETLINK_ROUTE).context(doing)?;
-    socket.bind(&SocketAddr::new(0, GROUPS)).context(doing)?;
-    socket.set_non_blocking(true).context(doing)?;
-    Ok(socket)
-}
-
-/// How many rows the database has, table by table.
-fn rows(database: &Path) -> Result<Vec<(&'static str, i64)>, Failure> {
-    let doing = format!("SQLite cannot read {}", database.display());
-    let open = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE).context(&doing)?;
-    let count = |table| open.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).context(&doing);
-    ["networks", "subnets", "servers", "ports", "addresses"].into_iter().map(|table| Ok((table, count(table)?))).collect()
-}
-
-fn check_none(page: &Page, what: &str, counts: &[(&str, i64)]) -> Result<(), Failure> {
-    let counted: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    page.check(counts.iter().all(|(_, count)| *count == 0), &format!("{what} {}", counted.join(", ")))
 }

@@ -16,9 +16,9 @@ use smoltcp::socket::icmp;
 use smoltcp::time::Instant as Now;
 use smoltcp::wire::{EthernetAddress, IpCidr};
 
+use super::nic::Nic;
 use super::page::{Context, Failure};
 use super::ping::{LIMIT, echo_reply, echo_request};
-use super::steps::Nic;
 use crate::kernel::tap;
 use crate::model::{LinkName, Mac};
 
