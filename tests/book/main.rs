@@ -61,6 +61,18 @@ const fn elsewhere(page: &'static str, command: &'static str, then: Then, why: &
 const ELSEWHERE: &[Elsewhere] = &[
     elsewhere("README.md", "packaging/build", Then::Nothing, "needs a Debian of its own, under systemd"),
     elsewhere("README.md", "nicd", Then::Nothing, "the page's daemon is started as the service is, and waited for"),
+    elsewhere(
+        "README.md",
+        "nicd demo --fleet",
+        Then::Nothing,
+        "needs an etcd of its own, and takes as long as all other blocks together",
+    ),
+    elsewhere(
+        "docs/fleet.md",
+        "nicd demo --fleet",
+        Then::Nothing,
+        "needs an etcd of its own, and takes as long as all other blocks together",
+    ),
     elsewhere("docs/first-five-minutes.md", "nicd demo", Then::Nothing, "takes as long as all other blocks together"),
     elsewhere(
         "docs/first-five-minutes.md",
