@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::inventory::leftovers::Leftover;
 use crate::inventory::{Inventory, whose};
 use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
-use crate::model::{NetworkId, PortId, names};
+use crate::model::{NetworkId, Phase, PortId, names};
 use crate::plan::diff::{Segment, vlan_remedy};
 use crate::plan::{BRIDGE_PORTS, Facet, LinkState};
 use crate::store::{Holder, StoreError};
@@ -434,9 +434,19 @@ impl Problem {
 fn uplinks_of(state: &Inventory) -> impl Iterator<Item = (NetworkId, &'static str, String)> {
     state.on_physical().into_iter().chain(state.on_tunnels()).filter_map(|network| {
         state.have.own_bridge(network)?;
-        let bridge = state.desired_bridge(&state.networks.get(&network)?.record);
+        let entry = state.networks.get(&network)?;
+        let bridge = state.desired_bridge(&entry.record);
         let way = Segment::find(&bridge, &state.have)?;
-        way.trouble().map(|trouble| (network, trouble.reason(), way.words()))
+        let reason = way.trouble()?.reason();
+        // While the first port is built, and once the last one is gone, it is not made yet, or not any more.
+        let lacks = || {
+            entry
+                .ports
+                .iter()
+                .filter_map(|port| state.ports.get(port))
+                .any(|port| matches!(port.phase, Phase::Wired | Phase::Active | Phase::Error))
+        };
+        (reason != Problem::NotOnUplink.word() || lacks()).then(|| (network, reason, way.words()))
     })
 }
 

@@ -92,6 +92,9 @@ fn guests_on_all_hosts_of_one_network_reach_each_other() {
         comes_true(PATIENCE, || hosts[0].client.delete(&path).status == 204, || "the network is not deleted".to_owned());
         for host in &mut hosts {
             comes_true(PATIENCE, || host.client.get(&path).status == 404, || "the network stays".to_owned());
+            // No trouble is told of while its devices were made and deleted.
+            let log = std::fs::read_to_string(host.daemon.config().with_file_name("log")).unwrap();
+            assert!(!log.contains("not_on_uplink"), "{log}");
         }
     });
 }
