@@ -100,11 +100,11 @@ pub trait Local: Send + Sync + 'static {
     /// What is to be claimed ahead, but for addresses of these subnets.
     fn short_of(&self, exhausted: &BTreeSet<SubnetId>) -> Vec<Need>;
 
-    /// The claims of addresses of networks without ports here.
+    /// The claims of addresses of networks without ports here, and of single MACs that no port has.
     fn idle(&self) -> Vec<Held>;
 
-    /// The definitions that are known here, but for those of networks on which work is under way.
-    fn definitions(&self) -> Vec<Definition>;
+    /// The definitions that are known here, of each network as it is while no work on it is under way.
+    fn definitions(&self) -> impl Future<Output = Vec<Definition>> + Send;
 
     /// Takes in what is defined.
     fn adopt(self: Arc<Self>, definition: Definition) -> impl Future<Output = Result<(), String>> + Send;

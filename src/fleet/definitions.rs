@@ -185,21 +185,39 @@ impl Fleet {
         Ok(all)
     }
 
-    /// Defines again what is missing, which this host has not seen deleted or cannot do without. What is there stays as it is.
-    pub(super) async fn define_again(&self, missing: &[Definition]) -> Result<(), MemberError> {
+    /// Defines again what is missing, which this host has not seen deleted or cannot do without. What is there stays as it is. Answers with
+    /// what cannot be: another network has its number by now, or it is of such a network.
+    pub(super) async fn define_again(&self, missing: &[Definition]) -> Result<Vec<Name>, MemberError> {
         let registration = self.registered()?;
         let host = self.names.host(&self.host());
+        let mut refused = Vec::new();
         for definition in missing {
             let key = self.names.definition(definition.name());
-            let when = vec![Compare::made(host.clone(), registration.created), Compare::absent(Keys::One(key.clone()))];
-            let put = Op::put(key, value(definition));
-            let segment = match definition {
-                Definition::Network(network) => segment(&self.names, network).map(|key| Op::put(key, network.id.to_string())),
-                Definition::Subnet(_) => None,
-            };
-            self.kv.txn(&Txn::when(when, [put].into_iter().chain(segment).collect())).await?;
+            let mut when = vec![Compare::made(host.clone(), registration.created), Compare::absent(Keys::One(key.clone()))];
+            let mut puts = vec![Op::put(key.clone(), value(definition))];
+            match definition {
+                Definition::Network(network) => {
+                    if let Some(segment) = segment(&self.names, network) {
+                        when.push(Compare::absent(Keys::One(segment.clone())));
+                        puts.push(Op::put(segment, network.id.to_string()));
+                    }
+                }
+                Definition::Subnet(subnet) => when.push(present(self.names.definition(Name::Network(subnet.network_id)))),
+            }
+            let answer = self.kv.txn(&Txn::when(when, puts).or_read([Keys::One(host.clone()), Keys::One(key)])).await?;
+            if answer.succeeded {
+                continue;
+            }
+            let read = answer.found();
+            let found = |place: usize| read.get(place).and_then(|found| found.first());
+            if found(0).is_none_or(|record| record.create_revision != registration.created) {
+                return Err(MemberError::Forgotten(self.host()));
+            }
+            if found(1).is_none() {
+                refused.push(definition.name());
+            }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Takes definitions back that this host has just made and cannot note. What cannot be taken back stays, and is followed.

@@ -2,7 +2,7 @@
 //!
 //! A watch that is lost goes on where it was. When what is missing was compacted, this host joins again and reads all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,8 @@ impl Drop for Following<'_> {
 impl Fleet {
     /// Follows the fleet. With `is_conclusive`, what etcd does not have is not there any more.
     pub(super) async fn follow<L: Local>(&self, local: &Arc<L>, is_conclusive: bool) -> Result<Infallible, MemberError> {
+        // Revisions of an etcd that was emptied begin anew: none of it has been followed.
+        self.followed.send_replace(0);
         let revision = self.adopt_all(local, is_conclusive).await?;
         let from = |prefix: String, revision: i64| Watched { prefix, from: revision + 1 };
         let (at, hosts) = self.kv.pages(self.names.hosts()).all().await?;
@@ -100,17 +102,10 @@ impl Fleet {
     /// Adopts all definitions, as they are at the revision that this answers with.
     async fn adopt_all<L: Local>(&self, local: &Arc<L>, is_conclusive: bool) -> Result<i64, MemberError> {
         let known: BTreeMap<DefinitionName, Definition> =
-            local.definitions().into_iter().map(|definition| (definition.name(), definition)).collect();
+            local.definitions().await.into_iter().map(|definition| (definition.name(), definition)).collect();
         let (header, found) = self.kv.pages(self.names.definitions()).all().await?;
-        let mut missing = known;
-        // Networks come before their subnets, as their keys do.
-        for entry in &found {
-            if let Some(name) = self.names.definition_of(&entry.key) {
-                missing.remove(&name);
-                Arc::clone(local).adopt(definitions::read(entry)?).await.map_err(MemberError::NotNoted)?;
-            }
-        }
-        // What was being defined before it was read is known to be there, or is not among what was known before.
+        let there: BTreeSet<DefinitionName> = found.iter().filter_map(|entry| self.names.definition_of(&entry.key)).collect();
+        let missing = known.into_iter().filter(|(name, _)| !there.contains(name));
         let mut kept = Vec::new();
         for (name, definition) in missing {
             match is_conclusive {
@@ -118,8 +113,25 @@ impl Fleet {
                 false => kept.push(definition),
             }
         }
-        self.define_again(&kept).await?;
+        self.define_again_or_abandon(local, &kept).await?;
+        // After that: what is new may have the VXLAN number, or the addresses, of what is not there any more. Networks come before their
+        // subnets, as their keys do.
+        for entry in &found {
+            if self.names.definition_of(&entry.key).is_some() {
+                Arc::clone(local).adopt(definitions::read(entry)?).await.map_err(MemberError::NotNoted)?;
+            }
+        }
         Ok(header.revision)
+    }
+
+    /// Defines again what is to stay. What cannot be goes, unless ports of this host use it.
+    async fn define_again_or_abandon<L: Local>(&self, local: &Arc<L>, kept: &[Definition]) -> Result<(), MemberError> {
+        for name in self.define_again(kept).await? {
+            if !Arc::clone(local).abandon(name).await.map_err(MemberError::NotNoted)?.is_empty() {
+                tracing::error!(?name, "another network has what this host's has, which stays here alone: delete its ports");
+            }
+        }
+        Ok(())
     }
 
     /// Follows the ports of each network that has ports here, and of no other.
@@ -130,7 +142,7 @@ impl Fleet {
             following.watch.remove(&self.names.ports(network));
             following.abroad.leave(network);
         }
-        let followed: std::collections::BTreeSet<NetworkId> = following.abroad.networks().collect();
+        let followed: BTreeSet<NetworkId> = following.abroad.networks().collect();
         for network in own.difference(&followed).copied() {
             let prefix = self.names.ports(network);
             let (header, found) = self.kv.pages(prefix.clone()).all().await?;
@@ -192,7 +204,7 @@ impl Fleet {
             Event::Delete { .. } => {
                 // One that was defined again since is told of as well.
                 let kept = Arc::clone(local).abandon(name).await.map_err(MemberError::NotNoted)?;
-                self.define_again(&kept).await
+                self.define_again_or_abandon(local, &kept).await
             }
         }
     }

@@ -180,8 +180,8 @@ impl Local for Service {
         self.reconciler.lock().idle_claims()
     }
 
-    fn definitions(&self) -> Vec<Definition> {
-        self.known_definitions()
+    async fn definitions(&self) -> Vec<Definition> {
+        self.known_definitions().await
     }
 
     async fn adopt(self: Arc<Self>, definition: Definition) -> Result<(), String> {

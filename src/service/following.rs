@@ -9,6 +9,9 @@ use crate::model::{Network, NetworkId, Subnet};
 use super::networks::Reach;
 use super::{Context, Error, Service};
 
+/// How often a network is tried to be made whose number another one has.
+const TRIES: usize = 8;
+
 fn context() -> Context {
     Context { follows: true, ..Context::default() }
 }
@@ -34,10 +37,19 @@ impl Service {
         }
     }
 
+    /// Waits until what this host's clients have under way with a network is done or undone.
+    async fn ends_work(&self, network: NetworkId) -> Result<(), Error> {
+        match self.reconciler.claim(|state| state.claim_network(network)).await {
+            Ok(_) | Err(Error::Inventory(inventory::Error::NoSuchNetwork(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn follow_network(self: Arc<Self>, network: Network) -> Result<(), Error> {
+        self.ends_work(network.id).await?;
         let known = self.reconciler.lock().network(network.id).ok().map(|entry| entry.record.clone());
         match known {
-            None => self.enter_networks(vec![network], &context()).await.map(drop),
+            None => self.enter_network(&network).await,
             Some(known) if !known.is_shared() => Err(Error::IdTaken(network.id.0)),
             Some(known) if known == (Network { zone: known.zone, ..network.clone() }) => Ok(()),
             Some(_) => {
@@ -48,7 +60,26 @@ impl Service {
         }
     }
 
+    /// Makes a network. One that a client's request is about to make may have drawn the same number, and then is not made.
+    async fn enter_network(&self, network: &Network) -> Result<(), Error> {
+        let place = |one: &Network| (one.kind, one.physical_network.clone(), one.segmentation_id);
+        for _ in 0..TRIES {
+            let refused = match self.enter_networks(vec![network.clone()], &context()).await {
+                Err(error @ Error::Segment(_)) => error,
+                entered => return entered.map(drop),
+            };
+            let rival = {
+                let state = self.reconciler.lock();
+                let mut others = state.networks.values().filter(|entry| entry.claim.taken());
+                others.find(|entry| place(&entry.record) == place(network)).map(|entry| entry.record.id)
+            };
+            self.ends_work(rival.ok_or(refused)?).await?;
+        }
+        self.enter_networks(vec![network.clone()], &context()).await.map(drop)
+    }
+
     async fn follow_subnet(self: Arc<Self>, subnet: Subnet) -> Result<(), Error> {
+        self.ends_work(subnet.network_id).await?;
         let known = self.subnet(subnet.id).ok();
         match known {
             None => self.enter_subnets(vec![subnet], &context()).await.map(drop),
@@ -63,6 +94,7 @@ impl Service {
     /// It could not be noted.
     pub(super) async fn unfollow_definition(self: Arc<Self>, name: DefinitionName) -> Result<Vec<Definition>, String> {
         let (service, ends) = (Arc::clone(&self), context());
+        self.ends_work(name.network()).await.map_err(|error| format!("{name:?} could not be deleted: {error}"))?;
         let is_known = self.reconciler.lock().network(name.network()).is_ok_and(|entry| entry.record.is_shared());
         let deleted = match name {
             _ if !is_known => return Ok(Vec::new()),
@@ -88,11 +120,20 @@ impl Service {
         }
     }
 
-    /// What is known of what all hosts have, but for networks on which work is under way.
-    pub(super) fn known_definitions(&self) -> Vec<Definition> {
-        let state = self.reconciler.lock();
-        let networks = state.networks.values().filter(|entry| entry.record.is_shared() && !entry.claim.taken());
-        networks.flat_map(|entry| of_network(&state, entry.record.id)).collect()
+    /// What is known of what all hosts have. What a client's request is about to make or to delete is told of as it is in the end.
+    pub(super) async fn known_definitions(&self) -> Vec<Definition> {
+        let shared = |state: &Inventory| -> Vec<NetworkId> {
+            state.networks.values().filter(|entry| entry.record.is_shared()).map(|entry| entry.record.id).collect()
+        };
+        let networks = shared(&self.reconciler.lock());
+        let mut all = Vec::new();
+        for network in networks {
+            // One on which work does not end is left as it is.
+            if let Ok(_claim) = self.reconciler.claim(|state| state.claim_network::<Error>(network)).await {
+                all.extend(of_network(&self.reconciler.lock(), network));
+            }
+        }
+        all
     }
 }
 

@@ -59,7 +59,7 @@ impl Service {
             // In their place before they are durable, so that no other network gets their ids.
             let mut state = self.reconciler.lock();
             for (n, subnet) in subnets.iter().enumerate() {
-                if let Err(error) = check_subnet(&state, subnet, subnets) {
+                if let Err(error) = check_subnet(&state, subnet, subnets, context) {
                     subnets[..n].iter().for_each(|made| drop(state.remove_subnet(made.id)));
                     return Err(error);
                 }
@@ -218,9 +218,13 @@ impl Service {
 }
 
 /// Refuses a subnet that does not fit beside those there are, and those that are made with it.
-fn check_subnet(state: &Inventory, subnet: &Subnet, beside: &[Subnet]) -> Result<(), Error> {
+fn check_subnet(state: &Inventory, subnet: &Subnet, beside: &[Subnet], context: &Context) -> Result<(), Error> {
     if state.subnets.contains_key(&subnet.id) {
         return Err(Error::IdTaken(subnet.id.0));
+    }
+    if context.follows {
+        // What all hosts have is on this one too. It may overlap another one that stays only for the ports that use it.
+        return Ok(state.network(subnet.network_id).map(drop)?);
     }
     let there = state.network(subnet.network_id)?.subnets.iter().filter_map(|id| state.subnets.get(id));
     let siblings: Vec<&Subnet> = there.map(|entry| &entry.record).collect();
