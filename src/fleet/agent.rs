@@ -142,6 +142,8 @@ pub struct Fleet {
     pub(super) claiming: tokio::sync::Mutex<()>,
     /// The revision up to which definitions are followed.
     pub(super) followed: watch::Sender<i64>,
+    /// Changes when etcd was told of ports of this host.
+    pub(super) told: watch::Sender<()>,
     /// Rung when this host may have its first port on a network, or none any more.
     pub(super) networks_change: Notify,
     /// What was known of other hosts when this one took part last.
@@ -193,6 +195,7 @@ impl Fleet {
             state: Mutex::new(State { registration: noted, status, failing: None }),
             claiming: tokio::sync::Mutex::default(),
             followed: watch::Sender::default(),
+            told: watch::Sender::default(),
             networks_change: Notify::new(),
             abroad: Mutex::default(),
             asked: Mutex::default(),

@@ -116,10 +116,7 @@ impl Fleet {
         }
         for name in &ports {
             let network = name.network();
-            let hosts = self.users(*name).await?;
-            if !hosts.is_empty() {
-                return Err(NotDefined::InUse(*name, hosts));
-            }
+            self.check_unused(*name).await?;
             if let Name::Network(_) = name {
                 // Who has made a port meanwhile has told of it.
                 txn.compare.push(Compare::absent(Keys::Prefix(self.names.ports(network))));
@@ -133,9 +130,12 @@ impl Fleet {
         if answer.succeeded {
             return Ok(answer.header.revision);
         }
-        // What is newer is followed before the next try; what is gone, too.
+        for name in &ports {
+            self.check_unused(*name).await?;
+        }
+        // What is newer is followed before the next try. What is gone has no revision but a later one than was followed.
         let newest = answer.found().into_iter().flatten().map(|found| found.mod_revision).max();
-        Err(NotDefined::Newer(newest.filter(|newest| *newest > followed).unwrap_or(answer.header.revision)))
+        Err(NotDefined::Newer(newest.unwrap_or(0).max(followed + 1)))
     }
 
     /// A subnet depends on its network, and on the other subnets of it.
@@ -154,9 +154,24 @@ impl Fleet {
         reads.push(siblings);
     }
 
-    /// The other hosts with ports that use something.
+    /// Refuses what ports of other hosts use. Ports of this host are gone when it asks, and etcd may have to be told of it first.
+    async fn check_unused(&self, name: Name) -> Result<(), NotDefined> {
+        let (own, mut told) = (self.host(), self.told.subscribe());
+        let deadline = tokio::time::Instant::now() + super::etcd::LIMIT;
+        loop {
+            let (of_this_host, others): (Vec<String>, Vec<String>) =
+                self.users(name).await?.into_iter().partition(|host| *host == own);
+            if !others.is_empty() {
+                return Err(NotDefined::InUse(name, others));
+            }
+            if of_this_host.is_empty() || tokio::time::timeout_at(deadline, told.changed()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The hosts with ports that use something.
     async fn users(&self, name: Name) -> Result<Vec<String>, MemberError> {
-        let own = self.host();
         let network = name.network();
         let (_, found) = self.kv.pages(self.names.ports(network)).all().await?;
         let mut hosts: Vec<String> = Vec::new();
@@ -166,7 +181,7 @@ impl Fleet {
                 Name::Network(_) => true,
                 Name::Subnet(_, subnet) => Published::read(entry)?.subnets.contains(&subnet),
             };
-            if uses && host != own && hosts.last() != Some(&host) {
+            if uses && hosts.last() != Some(&host) {
                 hosts.push(host);
             }
         }

@@ -119,6 +119,7 @@ impl Fleet {
         if !answer.succeeded {
             return Err(MemberError::Contended(self.names.own(&host)));
         }
+        self.told.send_replace(());
         for (id, entry) in after {
             match entry {
                 Some(entry) => _ = told.insert(id, (entry, answer.header.revision)),
