@@ -131,7 +131,7 @@ impl Abroad {
     }
 
     fn far(&self, host: &str, port: &Published) -> Option<Far> {
-        let tunnel = self.hosts.get(host)?.tunnel?;
+        let tunnel = self.hosts.get(host).filter(|_| !port.is_kept_down)?.tunnel?;
         Some(Far { mac: port.mac, tunnel, addresses: port.addresses.clone() })
     }
 
@@ -140,9 +140,9 @@ impl Abroad {
         let (host, far) = (at.0.clone(), self.far(&at.0, &port));
         let Some(ports) = self.networks.get_mut(&network).filter(|_| host != self.own) else { return Vec::new() };
         let is_first = !ports.keys().any(|(of, _)| *of == host);
-        let mac = port.mac;
+        let mac = Some(port.mac).filter(|_| !port.is_kept_down);
         let before = ports.insert(at, port);
-        let left = before.filter(|before| before.mac != mac).map(|before| self.without(network, before.mac));
+        let left = before.filter(|before| Some(before.mac) != mac).map(|before| self.without(network, before.mac));
         let peer = self.peer(&host).filter(|_| is_first).map(Change::Peer);
         left.into_iter().chain(peer).chain(far.map(Change::Port)).collect()
     }

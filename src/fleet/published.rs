@@ -24,13 +24,16 @@ pub struct Published {
     pub server: Option<ServerId>,
     /// The subnets that they are of.
     pub subnets: BTreeSet<SubnetId>,
+    /// It is kept down, since another host has claimed what it has: nothing leads to it.
+    #[serde(default)]
+    pub is_kept_down: bool,
     /// What its host's clients are shown.
     pub view: serde_json::Value,
 }
 
 impl Published {
     /// This port, of which clients are shown this.
-    pub fn new(port: &Port, view: serde_json::Value) -> Self {
+    pub fn new(port: &Port, is_kept_down: bool, view: serde_json::Value) -> Self {
         Self {
             v: VERSION,
             network: port.network_id,
@@ -38,6 +41,7 @@ impl Published {
             addresses: port.held_ips().map(|ip| ip.ip_address).collect(),
             server: port.binding.as_ref().map(|binding| binding.server_id),
             subnets: port.held_ips().map(|ip| ip.subnet_id).collect(),
+            is_kept_down,
             view,
         }
     }

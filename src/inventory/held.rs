@@ -77,12 +77,14 @@ impl Inventory {
         let shut = self.ports_of_others();
         let before = std::mem::replace(&mut self.holding.shut, shut);
         let now = &self.holding.shut;
-        before
-            .keys()
-            .filter(|port| !now.contains_key(port))
-            .chain(now.keys().filter(|port| !before.contains_key(port)))
-            .copied()
-            .collect()
+        let opened = before.keys().filter(|port| !now.contains_key(port));
+        let changed: BTreeSet<PortId> = opened.chain(now.keys().filter(|port| !before.contains_key(port))).copied().collect();
+        for port in &changed {
+            if let Some(network) = self.ports.get(port).map(|entry| entry.record.network_id) {
+                self.port_changed(network, *port);
+            }
+        }
+        changed
     }
 
     /// The ports that have what another host has claimed.

@@ -211,7 +211,7 @@ impl Local for Service {
                 state.network(network).ok().filter(|entry| entry.record.is_shared())?;
                 let view = view::port(&state, port, self.host()).ok()?;
                 let shown = serde_json::to_value(&view).unwrap_or_default();
-                Some(Told::Port(Box::new(Published::new(&view.port, shown))))
+                Some(Told::Port(Box::new(Published::new(&view.port, state.other_host_of(port).is_some(), shown))))
             }
             Thing::Server(server) => {
                 let view = view::server(state.server(server).ok()?);
