@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// How long a subnet of which all is claimed is not asked for again.
 const EXHAUSTED: Duration = Duration::from_secs(60);
 
-/// How long addresses of a network without ports here stay claimed.
+/// How long addresses of a network without ports here, and MACs that no port has, stay claimed.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How often another block of MACs is drawn when the drawn one is another host's.

@@ -174,11 +174,14 @@ impl Inventory {
         needs
     }
 
-    /// The claims of addresses of networks that have no port here, or are not there any more.
+    /// The claims of addresses of networks that have no port here, or are not there any more, and those of single MACs that no port has.
     pub fn idle_claims(&self) -> Vec<Held> {
-        let is_idle = |network: &NetworkId| self.networks.get(network).is_none_or(|entry| entry.ports.is_empty());
-        let held = self.holding.claims.values().filter(|held| network_of(&held.claim).as_ref().is_some_and(is_idle));
-        held.copied().collect()
+        let is_idle = |claim: &Claim| match claim {
+            Claim::Addresses { network, .. } => self.networks.get(network).is_none_or(|entry| entry.ports.is_empty()),
+            Claim::Mac(_) => !self.is_used(claim),
+            Claim::Macs(_) => false,
+        };
+        self.holding.claims.values().filter(|held| is_idle(&held.claim)).copied().collect()
     }
 
     /// How many addresses this host has claimed of each network, and how many of them it can give still.
