@@ -66,8 +66,14 @@ impl Node {
 
     /// Three members, once they have a leader.
     pub async fn three() -> Vec<Self> {
+        Self::three_at("127.0.0.1").await
+    }
+
+    /// The same; they serve clients at this address of this namespace.
+    pub async fn three_at(address: &str) -> Vec<Self> {
         let cluster = (1..=3).map(|n| format!("n{n}=http://127.0.0.1:{}", 4000 + n)).collect::<Vec<_>>().join(",");
-        let start = |n: u16| Self::start(&format!("n{n}"), 3000 + n, &cluster, "http", &[]);
+        let serving = |port: u16| format!("http://{address}:{port}");
+        let start = |n: u16| Self::serving(&format!("n{n}"), serving(3000 + n), 3000 + n, &cluster, &[]);
         let mut nodes = Vec::new();
         for node in (1..=3).map(start).collect::<Vec<_>>() {
             nodes.push(node.up("").await);
@@ -143,6 +149,11 @@ impl Node {
     /// Has it do nothing until it continues.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+    }
+
+    /// Has it continue.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     fn signal(&self, signal: Signal) {

@@ -21,7 +21,7 @@ pub struct Host {
 const PORT: u16 = 2379;
 
 /// The underlay; this namespace, where etcd is, has its first address.
-fn underlay() {
+pub fn underlay() {
     run("ip link set lo up");
     run("ip link add under type bridge");
     run("ip address add 10.9.0.1/24 dev under");
@@ -41,6 +41,11 @@ pub fn with_etcd(test: impl FnOnce(&mut Node) + Send + 'static) {
 impl Host {
     /// One with this name and number, which is not started yet.
     pub fn new(name: &str, number: u8) -> Self {
+        Self::with(name, number, &[format!("http://10.9.0.1:{PORT}")])
+    }
+
+    /// The same, with these endpoints of etcd.
+    pub fn with(name: &str, number: u8, endpoints: &[String]) -> Self {
         let place = Guest::new(&format!("host-{number}"));
         run(&format!("ip link add u{number} type veth peer name under netns host-{number}"));
         run(&format!("ip link set u{number} master under up"));
@@ -49,7 +54,7 @@ impl Host {
         place.ip("link set lo up");
         let daemon = Daemon::prepared(format!("/run/{number}"));
         let settings = format!(
-            "[fleet]\nendpoints = [\"http://10.9.0.1:{PORT}\"]\nhost = \"{name}\"\n[tunnel]\naddress = \"10.9.0.{}\"\n\
+            "[fleet]\nendpoints = {endpoints:?}\nhost = \"{name}\"\n[tunnel]\naddress = \"10.9.0.{}\"\n\
              [segments]\nvxlan = \"4096-8191\"\n",
             10 + number
         );

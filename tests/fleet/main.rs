@@ -6,6 +6,9 @@
 mod clock;
 #[path = "../common/daemon.rs"]
 mod daemon;
+#[allow(dead_code)]
+#[path = "../hostile/dice.rs"]
+mod dice;
 #[path = "../common/etcd.rs"]
 mod etcd;
 mod hosts;
@@ -16,6 +19,7 @@ mod netns;
 mod programs;
 mod schedule;
 mod shared;
+mod storm;
 
 use std::panic::catch_unwind;
 use std::thread;

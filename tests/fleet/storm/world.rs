@@ -1,0 +1,286 @@
+//! The hosts and the members of etcd, and what happens to them.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use nicd::fleet::etcd::Etcd;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::model::{GUESTS, Model, Request, host_name, server};
+use crate::daemon::Answer;
+use crate::dice::Dice;
+use crate::etcd::{self, Node};
+use crate::hosts::{Host, underlay};
+use crate::netns::{Guest, run};
+
+/// How many hosts there are.
+pub const HOSTS: usize = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    Cut,
+    Dead,
+    Frozen,
+}
+
+pub struct Station {
+    pub host: Host,
+    pub guests: Vec<Guest>,
+    pub trouble: Trouble,
+    /// How many copies of its store there are.
+    copies: usize,
+}
+
+pub struct World {
+    pub stations: Vec<Station>,
+    members: Vec<Node>,
+    ill: Vec<Trouble>,
+    pub runtime: Runtime,
+    pub etcd: Etcd,
+    pub model: Model,
+    pub dice: Dice,
+    /// How long a trouble lasts at most before the next step.
+    longest: Duration,
+    /// Whether etcd may lose all it has.
+    pub may_empty: bool,
+}
+
+fn number(host: usize) -> u8 {
+    u8::try_from(host + 1).unwrap()
+}
+
+impl World {
+    pub fn new(seed: u64, longest: Duration) -> Self {
+        underlay();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let members = runtime.block_on(Node::three_at("10.9.0.1"));
+        let urls: Vec<String> = members.iter().map(|member| member.url.clone()).collect();
+        let client = etcd::client(&urls.iter().map(String::as_str).collect::<Vec<_>>(), "");
+        let mut stations: Vec<Station> = (0..HOSTS).map(|n| Station::new(n, &urls)).collect();
+        for station in &mut stations {
+            station.host.joins();
+        }
+        Self {
+            stations,
+            ill: vec![Trouble::None; members.len()],
+            members,
+            runtime,
+            etcd: client,
+            model: Model::default(),
+            dice: Dice::new(seed),
+            longest,
+            may_empty: false,
+        }
+    }
+
+    /// Requests of some hosts at once, and something that happens before or meanwhile.
+    pub fn step(&mut self) {
+        if self.dice.chance(25) {
+            self.trouble();
+        }
+        if self.dice.chance(20) {
+            self.heal_one();
+        }
+        let mut requests: Vec<(usize, Request)> = Vec::new();
+        for host in 0..HOSTS {
+            let answers = matches!(self.stations[host].trouble, Trouble::None | Trouble::Cut);
+            if answers && self.dice.chance(50) {
+                requests.extend(self.model.request(host, &mut self.dice).map(|request| (host, request)));
+            }
+        }
+        let killed = self.dice.chance(5).then(|| requests.first().map(|(host, _)| *host)).flatten();
+        let after = Duration::from_micros(self.dice.below(30_000) as u64);
+        let answers = self.ask(&requests, killed, after);
+        for ((host, request), answer) in requests.iter().zip(&answers) {
+            let said = answer.as_ref().map_or("lost".to_owned(), |answer| {
+                format!(
+                    "{} {}",
+                    answer.status,
+                    answer.text.chars().take(if answer.status < 300 { 0 } else { 300 }).collect::<String>()
+                )
+            });
+            eprintln!("  {}: {:?}: {said}", host_name(*host), request.work);
+            self.model.answered(*host, request, answer.as_ref());
+        }
+        if let Some(host) = killed {
+            eprintln!("  {} was killed after {after:?}", host_name(host));
+            self.stations[host].trouble = Trouble::Dead;
+        }
+    }
+
+    /// Sends each host its request; one of them may be killed meanwhile.
+    fn ask(&mut self, requests: &[(usize, Request)], killed: Option<usize>, after: Duration) -> Vec<Option<Answer>> {
+        let mut free: Vec<Option<&mut Station>> = self.stations.iter_mut().map(Some).collect();
+        thread::scope(|all| {
+            let mut daemon = None;
+            let mut asked = Vec::new();
+            for (host, request) in requests {
+                let Host { daemon: own, client, .. } = &mut free[*host].take().unwrap().host;
+                if killed == Some(*host) {
+                    daemon = Some(own);
+                }
+                asked.push(all.spawn(move || {
+                    let body = if request.body.is_null() { String::new() } else { request.body.to_string() };
+                    let headers = [("Content-Type", "application/json")];
+                    client.try_call(request.method, &request.path, &headers, body.as_bytes()).ok()
+                }));
+            }
+            if let Some(daemon) = daemon {
+                thread::sleep(after);
+                daemon.kill();
+            }
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        })
+    }
+
+    fn trouble(&mut self) {
+        let (host, member) = (self.dice.below(HOSTS), self.dice.below(self.members.len()));
+        let (hosts, members) = (self.stations.iter().filter(|one| one.trouble != Trouble::None).count(), self.ill_members());
+        let chosen = self.dice.below(100);
+        let station = &mut self.stations[host];
+        match chosen {
+            0..20 if station.trouble == Trouble::None && hosts < 3 => {
+                eprintln!("  {} is cut off", host_name(host));
+                station.host.cut(number(host), true);
+                station.trouble = Trouble::Cut;
+            }
+            20..45 if station.trouble == Trouble::None && hosts < 3 => {
+                eprintln!("  {} is killed", host_name(host));
+                station.host.daemon.kill();
+                station.trouble = Trouble::Dead;
+            }
+            45..55 if station.trouble == Trouble::None && hosts < 3 => {
+                eprintln!("  {} is frozen", host_name(host));
+                station.host.daemon.signal(Signal::SIGSTOP);
+                station.trouble = Trouble::Frozen;
+            }
+            55..85 if members == 0 || members == 1 && chosen < 60 => {
+                let member = if self.dice.chance(60) { self.leader() } else { member };
+                if self.ill[member] != Trouble::None {
+                    return;
+                }
+                self.ill[member] = if self.dice.chance(50) { Trouble::Frozen } else { Trouble::Dead };
+                eprintln!("  member {member} of etcd is {:?}", self.ill[member]);
+                match self.ill[member] {
+                    Trouble::Frozen => self.members[member].freeze(),
+                    _ => self.members[member].kill(),
+                }
+            }
+            85..92 => {
+                let while_so = self.longest.mul_f64(self.dice.below(100) as f64 / 100.0);
+                eprintln!("  {while_so:?} go by");
+                thread::sleep(while_so);
+            }
+            92..95 if self.may_empty && members == 0 => {
+                eprintln!("  etcd is emptied");
+                self.model.reopen();
+                self.members.iter_mut().for_each(Node::empty);
+                self.members.iter_mut().for_each(Node::restart);
+            }
+            _ => {}
+        }
+    }
+
+    fn ill_members(&self) -> usize {
+        self.ill.iter().filter(|ill| **ill != Trouble::None).count()
+    }
+
+    /// The member that leads; the first one while it is not known.
+    fn leader(&self) -> usize {
+        let healthy = (0..self.members.len()).filter(|n| self.ill[*n] == Trouble::None);
+        let urls: Vec<(usize, &str)> = healthy.map(|n| (n, self.members[n].url.as_str())).collect();
+        let leads = |(_, url): &&(usize, &str)| {
+            let (_, status) = self.runtime.block_on(etcd::client(&[*url], "").status()).remove(0);
+            status.is_ok_and(|status| status.leader == status.header.member_id)
+        };
+        urls.iter().find(leads).map_or(0, |(n, _)| *n)
+    }
+
+    fn heal_one(&mut self) {
+        let host = self.dice.below(HOSTS + 1);
+        match self.stations.get(host).map(|station| station.trouble) {
+            Some(Trouble::None) => {}
+            Some(_) => self.heal(host),
+            None => self.heal_members(),
+        }
+    }
+
+    fn heal_members(&mut self) {
+        for (member, ill) in self.members.iter_mut().zip(&mut self.ill) {
+            match std::mem::replace(ill, Trouble::None) {
+                Trouble::Frozen => member.thaw(),
+                Trouble::Dead => member.restart(),
+                _ => {}
+            }
+        }
+    }
+
+    fn heal(&mut self, host: usize) {
+        let station = &mut self.stations[host];
+        let before = std::mem::replace(&mut station.trouble, Trouble::None);
+        eprintln!("  {} is {before:?} no more", host_name(host));
+        match before {
+            Trouble::None => {}
+            Trouble::Cut => station.host.cut(number(host), false),
+            Trouble::Frozen => station.host.daemon.signal(Signal::SIGCONT),
+            Trouble::Dead => {
+                let dir = format!("/run/{}", number(host));
+                if station.copies > 0 && self.dice.chance(15) {
+                    let copy = self.dice.below(station.copies);
+                    eprintln!("  its store is copy {copy} of {}", station.copies);
+                    fs::remove_dir_all(format!("{dir}/state")).unwrap();
+                    run(&format!("cp -r {dir}/copy-{copy} {dir}/state"));
+                    self.model.put_back(host);
+                } else if self.dice.chance(50) {
+                    run(&format!("cp -r {dir}/state {dir}/copy-{}", station.copies));
+                    station.copies += 1;
+                }
+                station.host.launch();
+                station.has_guests(host);
+            }
+        }
+    }
+
+    /// What the hosts have logged beside requests.
+    pub fn logs(&self) -> String {
+        let mut said = String::new();
+        for (host, station) in self.stations.iter().enumerate() {
+            let log = station.host.daemon.log();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("request{")).collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            said.push_str(&format!("{}:\n{}\n", host_name(host), last.join("\n")));
+        }
+        said
+    }
+
+    /// Ends all troubles.
+    pub fn calm(&mut self) {
+        self.heal_members();
+        (0..HOSTS).for_each(|host| self.heal(host));
+    }
+}
+
+impl Station {
+    fn new(n: usize, endpoints: &[String]) -> Self {
+        let mut host = Host::with(&host_name(n), number(n), endpoints);
+        host.launch();
+        let guests = (0..GUESTS).map(|guest| Guest::new(&format!("guest-{n}{guest}"))).collect();
+        let mut station = Self { host, guests, trouble: Trouble::None, copies: 0 };
+        station.has_guests(n);
+        station
+    }
+
+    /// Has its daemon know its guests.
+    fn has_guests(&mut self, host: usize) {
+        for (n, guest) in self.guests.iter().enumerate() {
+            let body = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}});
+            let path = format!("/nicd/v1/servers/{}", server(host, n));
+            let answer = self.host.client.put(&path, &body);
+            assert!(answer.status < 300, "{}", answer.text);
+        }
+    }
+}
