@@ -51,6 +51,9 @@ pub struct Event {
     pub reason: Option<String>,
     /// The request that caused it, where one did.
     pub request_id: Option<String>,
+    /// The port's host, of an event of the fleet's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<String>,
 }
 
 /// The kinds of events.
@@ -105,6 +108,7 @@ impl Event {
             phase: None,
             reason: None,
             request_id: None,
+            host_id: None,
         }
     }
 }

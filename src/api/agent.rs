@@ -26,6 +26,7 @@ use super::listing::{forced, form};
 use super::openapi::schema::{
     Record, count, either, ip, like, list, mac, number, one_of_words, only, or_null, phase, status, time, truth, uuid, words,
 };
+use super::stream::{self, Reach};
 use super::{AppState, context, id, json_body, respond, respond_and_log, slip};
 
 /// The most NICs a server may be allowed.
@@ -40,9 +41,12 @@ pub(super) const SOCKET_PATH: usize = 107;
 /// The longest path of a namespace, in characters (`PATH_MAX` less the final NUL).
 pub(super) const PATH: usize = 4095;
 
-pub(super) async fn servers(State(state): State<AppState>) -> Response {
+pub(super) async fn servers(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let listed = async {
-        let elsewhere = state.servers_elsewhere().await?;
+        let elsewhere = match stream::reach(query.as_deref(), Reach::Fleet)? {
+            Reach::Fleet => state.servers_elsewhere().await?,
+            Reach::Host => Vec::new(),
+        };
         Ok(Json(json!({"servers": state.servers().iter().chain(&elsewhere).map(Shown::of).collect::<Vec<_>>()})))
     };
     respond(listed.await, COMPUTE)

@@ -4,17 +4,19 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use serde_json::Value;
 
 use crate::events::{Event, Reader};
+use crate::service::FleetReader;
 
 use super::AppState;
 use super::dialect::COMPUTE;
 use super::error::ApiError;
+use super::listing::form;
 
 /// How often an idle stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -27,7 +29,20 @@ enum Form {
     Lines,
 }
 
-pub(super) async fn events(State(state): State<AppState>, headers: HeaderMap) -> Response {
+/// Whose things are told of (`scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// This host's.
+    Host,
+    /// All hosts' of the fleet.
+    Fleet,
+}
+
+pub(super) async fn events(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let reach = match reach(query.as_deref(), Reach::Host) {
+        Ok(reach) => reach,
+        Err(refusal) => return super::error::answer(&refusal, COMPUTE),
+    };
     let last = match last_seen(&headers) {
         Ok(last) => last,
         Err(refusal) => return super::error::answer(&refusal, COMPUTE),
@@ -37,12 +52,23 @@ pub(super) async fn events(State(state): State<AppState>, headers: HeaderMap) ->
         true => (Form::Lines, HeaderValue::from_static("application/x-ndjson")),
         false => (Form::Sse, HeaderValue::from_static("text/event-stream")),
     };
-    let reader = state.events().read_after(last);
-    let stream = futures_util::stream::unfold(reader, move |mut reader| async move {
-        let chunk = next(&mut reader, form).await;
-        Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
-    });
-    let mut response = Response::new(Body::from_stream(stream));
+    let body = match reach {
+        Reach::Host => {
+            let reader = state.events().read_after(last);
+            Body::from_stream(futures_util::stream::unfold(reader, move |mut reader| async move {
+                let chunk = next(&mut reader, form).await;
+                Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
+            }))
+        }
+        Reach::Fleet => match state.fleet_events(last).await {
+            Ok(reader) => Body::from_stream(futures_util::stream::unfold(reader, move |mut reader| async move {
+                let chunk = next_of_fleet(&mut reader, form).await;
+                Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
+            })),
+            Err(error) => return super::error::answer_and_log(&error.into(), COMPUTE),
+        },
+    };
+    let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -55,6 +81,37 @@ async fn next(reader: &mut Reader, form: Form) -> String {
         (Err(_), Form::Sse) => ": still here\n\n".to_owned(),
         (Err(_), Form::Lines) => "\n".to_owned(),
     }
+}
+
+async fn next_of_fleet(reader: &mut FleetReader, form: Form) -> String {
+    match (tokio::time::timeout(KEEP_ALIVE, reader.next()).await, form) {
+        // The number comes with the last one of it: a reader that goes on after it has had all of them.
+        (Ok(events), Form::Sse) => {
+            let last = events.len().saturating_sub(1);
+            let numbered = |(at, event): (usize, &Event)| if at == last { sse(event) } else { unnumbered(event) };
+            events.iter().enumerate().map(numbered).collect()
+        }
+        (Ok(events), Form::Lines) => events.iter().map(line).collect(),
+        (Err(_), Form::Sse) => ": still here\n\n".to_owned(),
+        (Err(_), Form::Lines) => "\n".to_owned(),
+    }
+}
+
+/// Whose the query asks for.
+pub(super) fn reach(query: Option<&str>, unless_said: Reach) -> Result<Reach, ApiError> {
+    let mut reach = unless_said;
+    for (key, value) in form(query.unwrap_or_default()) {
+        reach = match (key.as_str(), value.as_str()) {
+            ("scope", "host") => Reach::Host,
+            ("scope", "fleet") => Reach::Fleet,
+            ("scope", other) => {
+                let shown: String = other.escape_debug().take(64).collect();
+                return Err(ApiError::Query(format!("scope={shown}: host or fleet is expected")));
+            }
+            _ => reach,
+        };
+    }
+    Ok(reach)
 }
 
 fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -71,6 +128,11 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 pub(super) fn sse(event: &Event) -> String {
     let data = serde_json::to_string(event).unwrap_or_default();
     format!("id: {}\nevent: {}\ndata: {data}\n\n", event.seq, event.kind.as_str())
+}
+
+fn unnumbered(event: &Event) -> String {
+    let data = serde_json::to_string(event).unwrap_or_default();
+    format!("event: {}\ndata: {data}\n\n", event.kind.as_str())
 }
 
 pub(super) fn line(event: &Event) -> String {

@@ -92,11 +92,27 @@ impl Kind {
 
     /// All of them, or those the query lets through.
     pub async fn list(self, client: &Client, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
-        let answer = client.get(&with_query(self.collection(), query)).await?;
+        let answer = match client.get(&with_query(self.collection(), query)).await {
+            Err(error) if error.reason() == Some("fleet_unreachable") => self.list_here(client, query).await?,
+            answer => answer?,
+        };
         match client::member(answer, self.member())? {
             Value::Array(objects) => Ok(objects),
             _ => Err(ClientError::Incomplete { key: self.member() }),
         }
+    }
+
+    /// Those of this host alone, which it knows without its fleet.
+    async fn list_here(self, client: &Client, query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        let here = match self {
+            Self::Server => ("scope", "host".to_owned()),
+            _ => {
+                let fleet = client::member(client.get("/nicd/v1/fleet").await?, "fleet")?;
+                ("binding:host_id", client::id_of(&fleet, "host")?)
+            }
+        };
+        let query: Vec<(&str, &str)> = query.iter().copied().chain([(here.0, here.1.as_str())]).collect();
+        client.get(&with_query(self.collection(), &query)).await
     }
 }
 

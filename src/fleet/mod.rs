@@ -49,6 +49,7 @@ pub mod follow;
 pub mod keys;
 pub mod kv;
 pub mod member;
+pub mod ports_watch;
 pub mod publish;
 pub mod published;
 pub mod roster;

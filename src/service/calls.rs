@@ -118,7 +118,7 @@ impl Service {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(view: serde_json::Value) -> Option<T> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(view: serde_json::Value) -> Option<T> {
     serde_json::from_value(view)
         .inspect_err(|error| tracing::warn!(%error, "what another host shows cannot be read; upgrade this one"))
         .ok()

@@ -1,6 +1,9 @@
 //! What all hosts have: networks and subnets that one host makes are every host's, their ports have addresses and MACs of their own, and
 //! reach each other.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::daemon::PATIENCE;
@@ -278,6 +281,45 @@ fn an_etcd_that_was_emptied_takes_nothing_away_and_gets_all_again() {
     });
 }
 
+/// The events of all hosts' ports, as a host tells them.
+struct FleetEvents(Child, BufReader<ChildStdout>);
+
+impl FleetEvents {
+    /// From a revision on that was seen.
+    fn at(host: &mut Host) -> Self {
+        let (socket, seen) = (host.daemon.socket(), host.fleet()["revision"].to_string());
+        let mut child = Command::new("curl")
+            .args(["-sN", "-m", "60", "-H", "Accept: application/x-ndjson", "--unix-socket"])
+            .arg(socket)
+            .args(["-H", &format!("Last-Event-ID: {seen}")])
+            .arg("http://localhost/nicd/v1/events?scope=fleet")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        Self(child, told)
+    }
+
+    /// The next one that is wanted.
+    fn next(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut line = String::new();
+        while self.1.read_line(&mut line).unwrap() > 0 {
+            match serde_json::from_str(&line) {
+                Ok(event) if wanted(&event) => return event,
+                _ => line.clear(),
+            }
+        }
+        panic!("the events have ended");
+    }
+}
+
+impl Drop for FleetEvents {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn what_another_host_has_is_seen_here_and_done_there() {
     with_etcd(|_| {
@@ -288,6 +330,7 @@ fn what_another_host_has_is_seen_here_and_done_there() {
         let server = "00000000-0000-4000-8000-000000000002";
         let known = |host: &mut Host| host.client.get(&format!("/nicd/v1/servers/{server}")).status == 200;
         comes_true(PATIENCE, || known(&mut one), || "the server is not seen".to_owned());
+        let mut events = FleetEvents::at(&mut one);
         let second = attach(&mut one, &id, server);
         assert_ne!(address(&second), address(&first));
         let path = format!("/v2.0/ports/{}", second["port_id"].as_str().unwrap());
@@ -316,6 +359,12 @@ fn what_another_host_has_is_seen_here_and_done_there() {
         assert_eq!(one.client.delete(&path).status, 204);
         comes_true(PATIENCE, || two.client.get(&path).status == 404, || "it stays".to_owned());
         comes_true(PATIENCE, || one.client.get(&path).status == 404, || "it is seen still".to_owned());
+        let id = second["port_id"].as_str().unwrap();
+        for (event, new) in [("port.created", None), ("port.status", Some("ACTIVE")), ("port.deleted", None)] {
+            let told =
+                events.next(|one| one["port_id"] == id && one["event"] == event && new.is_none_or(|new| one["new"] == new));
+            assert_eq!(told["host_id"], "node-2");
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use super::samples;
 use super::schema::{Record, Shape, count, either, like, list, map, named, number, one_of_words, only, or_null, text, words};
 use crate::api::agent::{Counted, Explanation, Lease, NAME, NIC_LIMIT, PATH, SOCKET_PATH, Shown};
 use crate::api::dialect::COMPUTE;
-use crate::api::status::RequestStep::{DropServer, Health, Host, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
+use crate::api::status::RequestStep::{DropServer, Fleet, Health, Host, LastEvent, OwnId, Port, PutServer, Query, Server, Write};
 use crate::api::stream;
 use crate::model::Status;
 use crate::model::server::MAX_QUEUES;
@@ -16,7 +16,9 @@ const TAG: &str = "agent";
 
 pub(in crate::api) fn servers() -> Entry {
     let example = json!({"servers": [Shown::of(&samples::vm()), Shown::of(&samples::netns())]});
-    entry("list_guests", "The servers nicd knows").answers(
+    let scope = parameter("scope", one_of_words(["host", "fleet"]))
+        .description(Some("`fleet`: those of all hosts, which is the default; `host`: this host's alone, which need no etcd."));
+    entry("list_guests", "The servers nicd knows").does(&[Query, Fleet]).query(scope).answers(
         200,
         "All of them.",
         Record::wrapping("servers", "The servers.", list(named("Server"))),
@@ -63,11 +65,16 @@ pub(in crate::api) fn events() -> Entry {
     let last = parameter("Last-Event-ID", like("^[0-9]*$"))
         .description(Some("Go on after this event; one `lost` when it is no longer kept."))
         .example(Some("4711".into()));
+    let scope = parameter("scope", one_of_words(["host", "fleet"])).description(Some(
+        "`host`: what happens on this host, which is the default; `fleet`: what happens to the ports of all hosts of the fleet, numbered \
+         alike at each.",
+    ));
     let event = samples::event();
     entry("follow_events", "What happens, as it happens")
         .about("An endless stream. With `Accept: application/x-ndjson` each line is an event's data with its name added; otherwise server-sent events.")
-        .does(&[LastEvent])
+        .does(&[LastEvent, Query, Fleet])
         .header(last)
+        .query(scope)
         .answers_as(
             200,
             "Events until one of both leaves.",
