@@ -18,8 +18,9 @@ use crate::model::{NetworkId, PortId, ServerId};
 use crate::service::{self, Answer, Call, NewPortOfCall};
 
 use super::dialect::Dialect;
+use super::error::ApiError;
 use super::listener::{Caller, RequestId};
-use super::{AppState, error};
+use super::{AppState, error, status};
 
 /// The longest body of a request or an answer that goes between hosts, in bytes: etcd takes no longer values.
 const LONGEST: usize = 1 << 20;
@@ -116,7 +117,7 @@ fn passed(headers: &HeaderMap) -> Vec<(String, String)> {
 
 fn response(answer: Answer) -> Response {
     let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(status::UNREADABLE);
     for (name, value) in answer.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
@@ -133,15 +134,16 @@ pub async fn carry_out(state: AppState, router: Router) {
 }
 
 async fn carry_out_one(state: AppState, router: Router, call: Call) {
-    let answer = match request(&call) {
+    let answered = match request(&call) {
         Some(request) => {
             let Ok(answered) = router.oneshot(request).await;
-            let (head, body) = answered.into_parts();
-            let body = to_bytes(body, LONGEST).await.unwrap_or_default();
-            Answer::new(head.status.as_u16(), passed(&head.headers), String::from_utf8_lossy(&body).into_owned())
+            answered
         }
-        None => Answer::new(StatusCode::BAD_REQUEST.as_u16(), Vec::new(), String::new()),
+        None => error::answer(&ApiError::Malformed, Dialect::of(&call.request.path)),
     };
+    let (head, body) = answered.into_parts();
+    let body = to_bytes(body, LONGEST).await.unwrap_or_default();
+    let answer = Answer::new(head.status.as_u16(), passed(&head.headers), String::from_utf8_lossy(&body).into_owned());
     state.answer_call(&call, &answer).await;
 }
 

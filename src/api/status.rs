@@ -481,6 +481,9 @@ pub(super) fn key(status: S) -> &'static str {
     STATUSES.iter().find(|(known, ..)| *known == status).map_or(FAULT, |(_, key, _)| key)
 }
 
+/// The status of an answer of another host's that cannot be read.
+pub(super) const UNREADABLE: S = S::BAD_GATEWAY;
+
 /// What a status means, for the document.
 pub(super) fn meaning(status: S) -> &'static str {
     STATUSES.iter().find(|(known, ..)| *known == status).map_or("Refused.", |(.., meaning)| meaning)
