@@ -1,13 +1,16 @@
 //! What is another host's of the fleet: ports and servers that are shown here, and requests that are passed on.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use super::{Context, Error, PortView, ServerView, Service};
+use super::{Binding, Context, Error, PortView, ServerView, Service};
 use crate::fleet::agent::Fleet;
 use crate::fleet::calls::NotAnswered;
 use crate::fleet::elsewhere::Wanted;
 use crate::model::action::Action;
-use crate::model::{Mac, NetworkId, Origin, Phase, Port, PortId, ServerId};
+use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 
 pub use crate::fleet::calls::{Answer, Call, NewPort as NewPortOfCall, Request as PassedRequest};
 
@@ -99,7 +102,7 @@ impl Service {
     }
 
     /// Answers a call. What it has made is taken back if it was withdrawn meanwhile.
-    pub async fn answer_call(self: &std::sync::Arc<Self>, call: &Call, answer: &Answer) {
+    pub async fn answer_call(self: &Arc<Self>, call: &Call, answer: &Answer) {
         let Some(fleet) = self.fleet.get() else { return };
         match fleet.answer(call, answer).await {
             Ok(true) => {}
@@ -141,19 +144,19 @@ fn to_be_made(host: String, call: &Call) -> Option<PortView> {
         unknown_unicast: false,
         port_security: true,
         address_pairs: Vec::new(),
-        groups: std::collections::BTreeSet::new(),
-        limits: crate::model::Limits::default(),
+        groups: BTreeSet::new(),
+        limits: Limits::default(),
         isolated: None,
-        told: crate::model::GuestTold::default(),
+        told: GuestTold::default(),
         device_owner: String::new(),
-        profile: crate::model::Profile::default(),
+        profile: Profile::default(),
         origin: Origin::Attach,
         binding: None,
         created_at: at,
         updated_at: at,
         revision_number: 1,
     };
-    let binding = super::Binding {
+    let binding = Binding {
         server: makes.server,
         tap: None,
         carrier: None,

@@ -173,7 +173,8 @@ fn tree(tokens: &[&str], before: &mut Vec<String>, paths: &mut Vec<Vec<String>>)
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|token| *token != "}") {
-                    at += tree(&tokens[at..], before, paths);
+                    // In an expression the braces may hold fields.
+                    at += tree(&tokens[at..], before, paths).max(1);
                     at += usize::from(tokens.get(at) == Some(&","));
                 }
                 before.truncate(length);
