@@ -59,6 +59,8 @@ fn a_fleet_holds_and_leaves_the_machine_as_it_was() {
                 " pings sent, 0 lost;",
                 "ended with signal: 9 (SIGKILL); not running for 400 ms; ready again",
                 "the kernel told of no change",
+                "A second guest on host-3, asked for at host-1",
+                "host-3: guest-5, answered after ",
                 "guest-1 → guest-5 10.77.0.",
                 "the network is gone at all hosts",
                 "links as before: lo, uplink on each host, lo in the guests",

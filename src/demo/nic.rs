@@ -20,10 +20,14 @@ pub(super) struct Nic {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// Registers a server, and asks for a NIC for it.
-pub(super) fn attach(api: &mut Api, server: &str, name: &str, guest: Value, network: &str) -> Result<Answer, Failure> {
+/// Registers a server, at the daemon of the host that it is on.
+pub(super) fn register(api: &mut Api, server: &str, name: &str, guest: Value) -> Result<(), Failure> {
     let put = json!({"server": {"name": name, "guest": guest}});
-    api.call(Method::PUT, &format!("/nicd/v1/servers/{server}"), Some(&put))?;
+    api.call(Method::PUT, &at(server), Some(&put)).map(drop)
+}
+
+/// Asks for a NIC for a server.
+pub(super) fn attach(api: &mut Api, server: &str, network: &str) -> Result<Answer, Failure> {
     let body = json!({"interfaceAttachment": {"net_id": network}});
     api.call(Method::POST, &interfaces(server), Some(&body))
 }
@@ -64,8 +68,13 @@ impl Nic {
 
     /// Forgets its server.
     pub(super) fn forget(&self, api: &mut Api) -> Result<(), Failure> {
-        api.call(Method::DELETE, &format!("/nicd/v1/servers/{}", self.server), None).map(drop)
+        api.call(Method::DELETE, &at(&self.server), None).map(drop)
     }
+}
+
+/// The target of a server.
+pub(super) fn at(server: &str) -> String {
+    format!("/nicd/v1/servers/{server}")
 }
 
 /// The target of a server's NICs.

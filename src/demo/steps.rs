@@ -107,7 +107,8 @@ impl Demo<'_> {
 
     fn attach(&mut self, server: &str, guest: Value, network: &str, status: &str) -> Result<Nic, Failure> {
         let name = name_of(server);
-        let answer = nic::attach(&mut self.api, server, name, guest, network)?;
+        nic::register(&mut self.api, server, name, guest)?;
+        let answer = nic::attach(&mut self.api, server, network)?;
         self.wait_for(answer.at, |event| event["event"] == "port.status")?;
         let nic = Nic::read(&mut self.api, server, &answer)?;
         let given = text(&answer.body, "/interfaceAttachment/port_state")?;
