@@ -223,7 +223,8 @@ impl Fleet {
     /// # Errors
     /// It is alive, or etcd does not answer.
     pub async fn forget(&self, host: &str) -> Result<bool, ForgetError> {
-        member::forget(&self.kv, &self.names, host).await
+        let was_there = member::forget(&self.kv, &self.names, host).await?;
+        Ok(self.forget_things(host).await? || was_there)
     }
 
     /// Keeps this host in the fleet until it is told to stop.

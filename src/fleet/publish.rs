@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{Fleet, Local};
-use super::etcd::{Compare, Keys, Op, Txn};
-use super::member::{MemberError, VERSION, json, read_versioned};
+use super::etcd::{Compare, KeyValue, Keys, Op, Txn};
+use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
 use crate::model::{NetworkId, Registration, ServerId, Thing};
 
@@ -137,4 +137,43 @@ fn entry(one: &Told) -> Entry {
         Told::Server(_) => (None, None),
     };
     Entry { v: VERSION, network, server, digest: 0 }
+}
+
+/// What is left of a host that was forgotten.
+impl Fleet {
+    /// Deletes what a host has told of that was forgotten, and what it was asked to do. Whether there was anything.
+    ///
+    /// # Errors
+    /// It is one of the fleet again, or etcd does not answer; what is left of it then goes with the next try.
+    pub(super) async fn forget_things(&self, host: &str) -> Result<bool, ForgetError> {
+        let (kv, names) = (&self.kv, &self.names);
+        let gone = Compare::absent(Keys::One(names.host(host)));
+        let (_, listed) = kv.pages(names.own(host)).all().await?;
+        for found in &listed {
+            let mut keys = vec![found.key.clone()];
+            let mut when = vec![gone.clone(), Compare::unchanged(found.key.clone(), found.mod_revision)];
+            match names.thing_of(host, &found.key) {
+                Some(Thing::Server(server)) => keys.push(names.server(host, server)),
+                Some(Thing::Port(port)) => {
+                    let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
+                    keys.extend(network.map(|network| names.port(network, host, port)));
+                    // It may be on another host by now.
+                    let place = kv.range(&Keys::One(names.place(port)), None, 0).await?.keys;
+                    let is_there = |found: &&KeyValue| read_versioned::<Place>(found).is_ok_and(|place| place.host == host);
+                    if let Some(place) = place.first().filter(is_there) {
+                        when.push(Compare::unchanged(place.key.clone(), place.mod_revision));
+                        keys.push(place.key.clone());
+                    }
+                }
+                None => {}
+            }
+            let deletes = keys.into_iter().map(|key| Op::Delete(Keys::One(key))).collect();
+            if !kv.txn(&Txn::when(when, deletes)).await?.succeeded {
+                return Err(ForgetError::Alive(host.to_owned()));
+            }
+        }
+        let asked = [names.calls(host), names.answers(host)].map(|prefix| Op::Delete(Keys::Prefix(prefix)));
+        kv.txn(&Txn::when(vec![gone], asked.into())).await?;
+        Ok(!listed.is_empty())
+    }
 }
