@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{address, number};
-use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, Port, PortId, SubnetId, Thing};
+use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, PortId, SubnetId, Thing};
 
 use super::holding::MACS;
 use super::{Error, Inventory};
@@ -39,18 +39,15 @@ impl Inventory {
         missing.map(|claim| Held { claim, made: 0, epoch: Epoch { number: 0, id: uuid::Uuid::nil() } }).collect()
     }
 
-    /// What has to be this host's for a port on a shared network.
-    fn claims_of(&self, port: &Port) -> Vec<Claim> {
-        let given = port.held_ips().filter(|ip| self.is_given(port.network_id, ip.ip_address));
-        let addresses = given.map(|ip| Claim::of_address(port.network_id, ip.ip_address));
-        addresses.chain([Claim::Mac(port.mac)]).collect()
-    }
-
-    /// Takes a claim in.
-    pub fn hold(&mut self, held: Held) {
+    /// Takes a claim in. Answers with the ports that are no longer kept down.
+    pub fn hold(&mut self, held: Held) -> BTreeSet<PortId> {
+        let shut = self.ports_of_others();
         self.holding.disputed.remove(&held.claim);
         self.holding.claims.insert(held.claim, held);
         self.refill(&held.claim);
+        let opened = shut.difference(&self.ports_of_others()).copied().collect();
+        self.opens(&opened);
+        opened
     }
 
     /// Gives a claim up. False if a port has something of it.
@@ -68,38 +65,36 @@ impl Inventory {
     /// Puts what came of a join in the place of all claims: what is held, and what is another host's, with that one's name. Answers with the
     /// ports that are kept down from now on, or no longer.
     pub fn set_claims(&mut self, held: Vec<Held>, disputed: Vec<(Held, String)>) -> BTreeSet<PortId> {
+        let shut = self.ports_of_others();
         let before: BTreeSet<Claim> = self.holding.claims.keys().copied().collect();
         self.holding.claims = held.into_iter().map(|held| (held.claim, held)).collect();
         self.holding.disputed = disputed.into_iter().map(|(held, host)| (held.claim, (held, host))).collect();
         let now: BTreeSet<Claim> = self.holding.claims.keys().copied().collect();
         let changed: BTreeSet<NetworkId> = before.symmetric_difference(&now).filter_map(network_of).collect();
         changed.into_iter().for_each(|network| self.refill_network(network));
-        let shut = self.ports_of_others();
-        let before = std::mem::replace(&mut self.holding.shut, shut);
-        let now = &self.holding.shut;
-        let opened = before.keys().filter(|port| !now.contains_key(port));
-        let changed: BTreeSet<PortId> = opened.chain(now.keys().filter(|port| !before.contains_key(port))).copied().collect();
-        for port in &changed {
+        let now = self.ports_of_others();
+        let opened = shut.difference(&now).chain(now.difference(&shut)).copied().collect();
+        self.opens(&opened);
+        opened
+    }
+
+    /// The ports that have what another host has claimed.
+    fn ports_of_others(&self) -> BTreeSet<PortId> {
+        if self.holding.disputed.is_empty() {
+            return BTreeSet::new();
+        }
+        let shared =
+            self.networks.values().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied());
+        shared.filter(|port| self.other_host_of(*port).is_some()).collect()
+    }
+
+    /// Has the fleet told of ports that are kept down from now on, or no longer.
+    fn opens(&mut self, ports: &BTreeSet<PortId>) {
+        for port in ports {
             if let Some(network) = self.ports.get(port).map(|entry| entry.record.network_id) {
                 self.port_changed(network, *port);
             }
         }
-        changed
-    }
-
-    /// The ports that have what another host has claimed.
-    fn ports_of_others(&self) -> BTreeMap<PortId, String> {
-        if self.holding.disputed.is_empty() {
-            return BTreeMap::new();
-        }
-        let shared = self.networks.values().filter(|entry| entry.record.is_shared());
-        let ports = shared.flat_map(|entry| &entry.ports).filter_map(|id| self.ports.get(id)).map(|entry| &entry.record);
-        let other = |claim: &Claim| self.holding.disputed.get(claim).map(|(_, host)| host.clone());
-        let of = |port: &Port| {
-            let claims = self.claims_of(port);
-            claims.iter().find_map(other).or_else(|| other(&Claim::of_mac(port.mac)))
-        };
-        ports.filter_map(|port| Some((port.id, of(port)?))).collect()
     }
 
     /// Whether what is needed is this host's by now.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{Claim, Held, Mac, MacPrefix, NetworkId, PortId};
+use crate::model::{Claim, Held, Mac, MacPrefix, NetworkId};
 
 /// How many MACs a block has.
 pub(super) const MACS: u16 = 256;
@@ -16,8 +16,6 @@ pub struct Holding {
     pub(super) disputed: BTreeMap<Claim, (Held, String)>,
     /// How many MACs of each block, held or not, ports have.
     pub(super) used: HashMap<[u8; 5], u16>,
-    /// The ports that are kept down, with the host that has what they have.
-    pub(super) shut: BTreeMap<PortId, String>,
 }
 
 impl Holding {
@@ -68,9 +66,5 @@ impl Holding {
                 self.used.remove(&[a, b, c, d, e]);
             }
         }
-    }
-
-    pub(super) fn forget_port(&mut self, port: PortId) {
-        self.shut.remove(&port);
     }
 }

@@ -249,7 +249,6 @@ impl Inventory {
         self.contested.remove(&id);
         self.forget_declined(id);
         self.conflicts.remove(&id);
-        self.holding.forget_port(id);
         self.have.note_nic(id, None);
         self.responder.place(id, None);
         self.adverts.place(id, None, Instant::now);

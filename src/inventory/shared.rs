@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, PortId, ServerId, Subnet, Thing};
+use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, Port, PortId, ServerId, Subnet, Thing};
 
 use super::entries::{Inventory, SubnetEntry};
 use super::error::Error;
@@ -18,9 +18,22 @@ impl Inventory {
         subnets.find(|subnet| subnet.cidr.contains(ip)).is_none_or(|subnet| !subnet.is_auto() || subnet.gateway_ip == Some(ip))
     }
 
+    /// What has to be this host's for a port on a shared network.
+    pub(super) fn claims_of(&self, port: &Port) -> Vec<Claim> {
+        let given = port.held_ips().filter(|ip| self.is_given(port.network_id, ip.ip_address));
+        let addresses = given.map(|ip| Claim::of_address(port.network_id, ip.ip_address));
+        addresses.chain([Claim::Mac(port.mac)]).collect()
+    }
+
     /// The host that has what this port has, in the fleet.
     pub fn other_host_of(&self, port: PortId) -> Option<&str> {
-        self.holding.shut.get(&port).map(String::as_str)
+        if self.holding.disputed.is_empty() {
+            return None;
+        }
+        let port = &self.ports.get(&port)?.record;
+        self.networks.get(&port.network_id).filter(|entry| entry.record.is_shared())?;
+        let other = |claim: &Claim| self.holding.disputed.get(claim).map(|(_, host)| host.as_str());
+        self.claims_of(port).iter().find_map(other).or_else(|| other(&Claim::of_mac(port.mac)))
     }
 
     /// What of a shared network's addresses this host may give; none for another network: all of them.

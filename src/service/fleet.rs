@@ -151,7 +151,10 @@ impl Local for Service {
 
     async fn hold(&self, held: Held) -> Result<(), String> {
         self.note_of_fleet(vec![Change::PutClaim(held)], Purpose::Growing).await?;
-        self.reconciler.lock().hold(held);
+        let mut state = self.reconciler.lock();
+        for port in state.hold(held) {
+            self.reconciler.evaluate(&mut state, port, Reason::Drift);
+        }
         Ok(())
     }
 
