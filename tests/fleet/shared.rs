@@ -411,3 +411,45 @@ fn what_a_silent_host_is_to_make_is_made_once_or_not_at_all() {
         assert_eq!(one.client.delete(&made).status, 204);
     });
 }
+
+#[test]
+fn nothing_is_left_of_a_host_that_is_forgotten_and_what_it_has_lost_it_can_replace() {
+    with_etcd(|_| {
+        let (mut one, mut two) = (Host::started("node-1", 1), Host::started("node-2", 2));
+        let id = network(&mut one, "192.0.2.0/24");
+        has(&mut two, &id, 1);
+        let lost = port(&mut two, &id).expect(201)["port"].clone();
+        let server = "00000000-0000-4000-8000-000000000077";
+        let body = json!({"server": {"guest": {"kind": "vm"}}});
+        assert!(two.client.put(&format!("/nicd/v1/servers/{server}"), &body).status < 300);
+        let attach = json!({"interfaceAttachment": {"port_id": lost["id"]}});
+        two.client.post(&format!("/v2.1/servers/{server}/os-interface"), &attach).expect(200);
+        let told = |host: &mut Host| host.client.get("/v2.0/ports").expect(200)["ports"].as_array().unwrap().len();
+        comes_true(PATIENCE, || told(&mut one) == 1, || "the port is not told of".to_owned());
+        two.daemon.term();
+        assert_eq!(one.client.delete("/nicd/v1/hosts/node-2").status, 204);
+        assert_eq!(told(&mut one), 0);
+        // What it had is free: its address, and the network itself.
+        let path = format!("/v2.0/networks/{id}");
+        assert_eq!(one.client.delete(&path).status, 204);
+        two.launch();
+        two.joins();
+        // It has a port on the network, which comes back with it.
+        has(&mut one, &id, 1);
+        comes_true(PATIENCE, || told(&mut one) == 1, || "the port is not told of again".to_owned());
+        two.daemon.term();
+        assert_eq!(one.client.delete("/nicd/v1/hosts/node-2").status, 204);
+        let same = json!({"port": {"network_id": id, "fixed_ips": [{"ip_address": lost["fixed_ips"][0]["ip_address"]}]}});
+        one.client.post("/v2.0/ports", &same).expect(201);
+        two.launch();
+        two.joins();
+        let path = format!("/v2.0/ports/{}", lost["id"].as_str().unwrap());
+        let shown = |host: &mut Host| host.client.get(&path).expect(200)["port"].clone();
+        let reason = |host: &mut Host| shown(host)["nicd:reason"].clone();
+        comes_true(PATIENCE, || reason(&mut two) == "claim_lost", || "its address is another host's".to_owned());
+        assert_eq!(shown(&mut two)["status"], "DOWN");
+        let another = json!({"port": {"fixed_ips": [{"subnet_id": lost["fixed_ips"][0]["subnet_id"]}]}});
+        assert_ne!(address(&two.client.put(&path, &another).expect(200)["port"]), address(&lost));
+        comes_true(PATIENCE, || reason(&mut two) != "claim_lost", || "its address is its own".to_owned());
+    });
+}

@@ -67,6 +67,13 @@ pub enum Work {
     DeletePort(String),
 }
 
+impl Work {
+    /// Whether it is about a port that there is.
+    pub fn is_of_a_port(&self) -> bool {
+        matches!(self, Self::Attach(..) | Self::Detach(_) | Self::DeletePort(_))
+    }
+}
+
 /// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -203,7 +210,7 @@ impl Model {
         let status = answer.map(|answer| answer.status);
         let is_done = status.is_some_and(|status| status < 300);
         // A transaction with etcd whose answer was lost is told of as such.
-        let is_open = status.is_none() || status == Some(503);
+        let is_open = status.is_none_or(|status| status >= 500);
         let shared = match (is_done, is_open) {
             (true, _) => Known::There,
             (false, true) => Known::Open,
@@ -270,9 +277,9 @@ impl Model {
             Work::DeletePort(name) => {
                 let port = self.ports.get_mut(name).unwrap();
                 port.known = match status {
-                    Some(_) if is_done => Known::Gone,
-                    Some(_) => port.known,
-                    None => Known::Open,
+                    _ if is_done => Known::Gone,
+                    _ if is_open => Known::Open,
+                    _ => port.known,
                 };
             }
         }

@@ -49,6 +49,13 @@ pub struct World {
     pub may_empty: bool,
 }
 
+/// A request for a host, about what another one may have.
+struct Asked {
+    at: usize,
+    of: usize,
+    request: Request,
+}
+
 fn number(host: usize) -> u8 {
     u8::try_from(host + 1).unwrap()
 }
@@ -85,26 +92,26 @@ impl World {
         if self.dice.chance(20) {
             self.heal_one();
         }
-        let mut requests: Vec<(usize, Request)> = Vec::new();
-        for host in 0..HOSTS {
-            let answers = matches!(self.stations[host].trouble, Trouble::None | Trouble::Cut);
+        let mut requests: Vec<Asked> = Vec::new();
+        for at in 0..HOSTS {
+            let answers = matches!(self.stations[at].trouble, Trouble::None | Trouble::Cut);
             if answers && self.dice.chance(50) {
-                requests.extend(self.model.request(host, &mut self.dice).map(|request| (host, request)));
+                // A request about another host's port is carried out there.
+                let of = if self.dice.chance(15) { self.dice.below(HOSTS) } else { at };
+                let request = self.model.request(of, &mut self.dice).filter(|request| of == at || request.work.is_of_a_port());
+                requests.extend(request.map(|request| Asked { at, of, request }));
             }
         }
-        let killed = self.dice.chance(5).then(|| requests.first().map(|(host, _)| *host)).flatten();
+        let killed = self.dice.chance(5).then(|| requests.first().map(|asked| asked.at)).flatten();
         let after = Duration::from_micros(self.dice.below(30_000) as u64);
         let answers = self.ask(&requests, killed, after);
-        for ((host, request), answer) in requests.iter().zip(&answers) {
+        for (Asked { at, of, request }, answer) in requests.iter().zip(&answers) {
             let said = answer.as_ref().map_or("lost".to_owned(), |answer| {
-                format!(
-                    "{} {}",
-                    answer.status,
-                    answer.text.chars().take(if answer.status < 300 { 0 } else { 300 }).collect::<String>()
-                )
+                let text = if answer.status < 300 { String::new() } else { answer.text.chars().take(300).collect() };
+                format!("{} {text}", answer.status)
             });
-            eprintln!("  {}: {:?}: {said}", host_name(*host), request.work);
-            self.model.answered(*host, request, answer.as_ref());
+            eprintln!("  {}: {:?}: {said}", host_name(*at), request.work);
+            self.model.answered(*of, request, answer.as_ref());
         }
         if let Some(host) = killed {
             eprintln!("  {} was killed after {after:?}", host_name(host));
@@ -113,14 +120,14 @@ impl World {
     }
 
     /// Sends each host its request; one of them may be killed meanwhile.
-    fn ask(&mut self, requests: &[(usize, Request)], killed: Option<usize>, after: Duration) -> Vec<Option<Answer>> {
+    fn ask(&mut self, requests: &[Asked], killed: Option<usize>, after: Duration) -> Vec<Option<Answer>> {
         let mut free: Vec<Option<&mut Station>> = self.stations.iter_mut().map(Some).collect();
         thread::scope(|all| {
             let mut daemon = None;
             let mut asked = Vec::new();
-            for (host, request) in requests {
-                let Host { daemon: own, client, .. } = &mut free[*host].take().unwrap().host;
-                if killed == Some(*host) {
+            for Asked { at, request, .. } in requests {
+                let Host { daemon: own, client, .. } = &mut free[*at].take().unwrap().host;
+                if killed == Some(*at) {
                     daemon = Some(own);
                 }
                 asked.push(all.spawn(move || {
@@ -181,7 +188,23 @@ impl World {
                 self.members.iter_mut().for_each(Node::empty);
                 self.members.iter_mut().for_each(Node::restart);
             }
+            95..100 if station.trouble == Trouble::None && hosts < 3 => {
+                eprintln!("  {} is stopped", host_name(host));
+                station.host.daemon.term();
+                station.trouble = Trouble::Dead;
+                if self.dice.chance(50) {
+                    self.forget(host);
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// Has another host forget one that has stopped: what it claims may be claimed anew.
+    fn forget(&mut self, host: usize) {
+        if let Some(other) = self.stations.iter_mut().find(|station| station.trouble == Trouble::None) {
+            let answer = other.host.client.delete(&format!("/nicd/v1/hosts/{}", host_name(host)));
+            eprintln!("  it is forgotten: {} {}", answer.status, answer.text);
         }
     }
 
@@ -228,6 +251,8 @@ impl World {
             Trouble::Cut => station.host.cut(number(host), false),
             Trouble::Frozen => station.host.daemon.signal(Signal::SIGCONT),
             Trouble::Dead => {
+                // It may have been cut off before.
+                station.host.cut(number(host), false);
                 let dir = format!("/run/{}", number(host));
                 if station.copies > 0 && self.dice.chance(15) {
                     let copy = self.dice.below(station.copies);
