@@ -141,10 +141,22 @@ async fn carry_out_one(state: AppState, router: Router, call: Call) {
         }
         None => error::answer(&ApiError::Malformed, Dialect::of(&call.request.path)),
     };
-    let (head, body) = answered.into_parts();
-    let body = to_bytes(body, LONGEST).await.unwrap_or_default();
-    let answer = Answer::new(head.status.as_u16(), passed(&head.headers), String::from_utf8_lossy(&body).into_owned());
+    let answer = match read(answered).await {
+        Some(answer) => answer,
+        None => {
+            let refusal = service::Error::Busy("the answer is too long to be passed on to another host; ask this one").into();
+            // nicd's own errors are short.
+            read(error::answer(&refusal, Dialect::of(&call.request.path))).await.unwrap_or_default()
+        }
+    };
     state.answer_call(&call, &answer).await;
+}
+
+/// An answer as it is passed on; none where it is too long.
+async fn read(answered: Response) -> Option<Answer> {
+    let (head, body) = answered.into_parts();
+    let body = to_bytes(body, LONGEST).await.ok()?;
+    Some(Answer::new(head.status.as_u16(), passed(&head.headers), String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// The request that a call is. One that makes something has an idempotency key, so that it makes it once.

@@ -68,7 +68,7 @@ pub struct NewPort {
 }
 
 /// What came of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     v: u32,
     /// The status.
@@ -179,9 +179,9 @@ impl Fleet {
     pub async fn answer(&self, call: &Call, answer: &Answer) -> Result<bool, MemberError> {
         let key = self.names.call(&self.host(), call.id);
         let then = vec![Op::Delete(Keys::One(key.clone())), Op::put(self.names.answer(&call.from, call.id), json(answer))];
-        let answer = self.kv.txn(&Txn::when(vec![present(key)], then)).await?;
+        let ended = self.kv.txn(&Txn::when(vec![present(key)], then)).await;
         self.taken().remove(&call.id);
-        Ok(answer.succeeded)
+        Ok(ended?.succeeded)
     }
 
     /// The next call to carry out.
