@@ -1,7 +1,7 @@
 //! nicd against the kernel's floor, measured in the same run and in namespaces of its own.
 //!
 //! `cargo bench --bench attach` as root; `-- --quick` for a look of some 20 s, `-- --filters` for what the filters cost alone, `-- --dhcp` for DHCP,
-//! `-- --groups` for security groups, `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
+//! `-- --groups` for security groups, `-- --fleet` for a fleet (with an etcd from the path), `-- --cycles N` for memory over N cycles, `-- --dir DIR` for the state elsewhere: a tmpfs takes the disk out.
 //! What is measured how, and the table, are in `benches/README.md`.
 
 #[path = "attach/bare.rs"]
@@ -34,6 +34,8 @@ mod leasing;
 mod opening;
 #[path = "attach/restarting.rs"]
 mod restarting;
+#[path = "attach/sharing.rs"]
+mod sharing;
 
 use std::path::{Path, PathBuf};
 
@@ -64,6 +66,7 @@ enum Scope {
     Filters,
     Dhcp,
     Groups,
+    Fleet,
 }
 
 fn arguments() -> Option<(Effort, Scope, PathBuf)> {
@@ -76,6 +79,7 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
             "--filters" => scope = Scope::Filters,
             "--dhcp" => scope = Scope::Dhcp,
             "--groups" => scope = Scope::Groups,
+            "--fleet" => scope = Scope::Fleet,
             "--cycles" => effort.cycles = arguments.next()?.parse().ok()?,
             "--dir" => dir = arguments.next()?.into(),
             // What cargo adds.
@@ -88,7 +92,9 @@ fn arguments() -> Option<(Effort, Scope, PathBuf)> {
 
 fn main() {
     let Some((effort, scope, dir)) = arguments() else {
-        eprintln!("usage: cargo bench --bench attach -- [--quick] [--filters] [--dhcp] [--groups] [--cycles N] [--dir DIR]");
+        eprintln!(
+            "usage: cargo bench --bench attach -- [--quick] [--filters] [--dhcp] [--groups] [--fleet] [--cycles N] [--dir DIR]"
+        );
         std::process::exit(64);
     };
     place::leave();
@@ -100,6 +106,7 @@ fn main() {
         Scope::Filters => measure_filters(effort, dir.path()),
         Scope::Dhcp => measure_dhcp(effort, dir.path()),
         Scope::Groups => measure_groups(effort, dir.path()),
+        Scope::Fleet => measure_fleet(effort, dir.path()),
     };
     table.print();
 }
@@ -130,6 +137,13 @@ fn measure_groups(effort: Effort, dir: &Path) -> Table {
     let mut daemon = Daemon::start(dir);
     grouping::packets(&mut table, effort, dir, &mut daemon);
     grouping::attach(&mut table, effort, &daemon);
+    table
+}
+
+/// What a fleet costs.
+fn measure_fleet(effort: Effort, dir: &Path) -> Table {
+    let mut table = Table::default();
+    sharing::rows(&mut table, effort, dir);
     table
 }
 

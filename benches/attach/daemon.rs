@@ -38,6 +38,11 @@ impl Daemon {
         place.inside(|| Self::spawn(dir, "/run/nicd-without.sock".into(), settings, without_nf_tables))
     }
 
+    /// One with more settings, on another socket.
+    pub fn with_settings(dir: &Path, socket: PathBuf, settings: &str) -> Self {
+        Self::spawn(dir, socket, settings, |_| {})
+    }
+
     fn spawn(dir: &Path, socket: PathBuf, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
         let config = dir.join("nicd.toml");

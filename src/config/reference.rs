@@ -254,8 +254,8 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "fleet",
-        about: "The etcd (3.4 or newer) by which hosts are a fleet. They share the register of hosts; networks, subnets and ports are each \
-                host's own. nicd.service reaches no other host until a drop-in names etcd's addresses: IPAddressAllow=.",
+        about: "The etcd (3.4 or newer) by which hosts are a fleet. Networks and subnets are all hosts', and ports and servers are shown at \
+                each; security groups are each host's own. nicd.service reaches no other host until a drop-in names etcd's addresses: IPAddressAllow=.",
         keys: &[
             key(
                 "endpoints",

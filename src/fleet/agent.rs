@@ -27,6 +27,7 @@ use crate::clock;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
 use crate::model::{Held, Need, NetworkId, Registration, SubnetId, Thing};
+use crate::telemetry::meters::meters;
 
 /// How often this host tells that it is alive.
 const EVERY: Duration = Duration::from_secs(LIFE as u64 / 3);
@@ -38,7 +39,7 @@ const LASTING: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// The longest wait after failures.
-const LONGEST: Duration = Duration::from_secs(8);
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// How long it may fail before health tells of it: etcd chooses another leader within a second or two.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
@@ -284,6 +285,7 @@ impl Fleet {
         let lease = self.kv.grant(LIFE).await?;
         let sign = self.sign(&**local, &registration, Some(lease)).await?;
         self.stands(&**local, Ok(registration.seen));
+        meters().fleet_joins.inc();
         // In an etcd that has lost something, what is not there was not deleted.
         let is_conclusive = known.is_some_and(|known| known.epoch == registration.epoch && known.is_settled);
         let (ended, ..) = tokio::try_join!(

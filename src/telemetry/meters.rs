@@ -86,6 +86,9 @@ pub struct Meters {
     handshakes: IntCounterVec,
     certificate_ends: IntGaugeVec,
     fleet_connected: IntGauge,
+    /// How often this host has joined its fleet.
+    pub fleet_joins: IntCounter,
+    fleet_transactions: IntCounterVec,
     /// Whether the name on the bus is ours: 1 or 0.
     pub dbus_connected: IntGauge,
     dhcp_received: IntCounterVec,
@@ -244,6 +247,11 @@ impl Meters {
         self.fleet_connected.set(is_connected.into());
     }
 
+    /// Counts a transaction of etcd's, by its result.
+    pub fn fleet_transaction(&self, result: &'static str) {
+        self.fleet_transactions.with_label_values(&[result]).inc();
+    }
+
     /// How many notices wait for a recipient, and since when the oldest does, in seconds since 1970; 0 for none.
     pub fn notices(&self, target: &'static str, waiting: usize, oldest: i64) {
         self.notifications_waiting.with_label_values(&[target]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -300,6 +308,12 @@ impl Meters {
             ),
             fleet_connected: family
                 .gauge("nicd_fleet_connected", "Whether this host is registered in its fleet, and etcd answers."),
+            fleet_joins: family.counter("nicd_fleet_joins_total", "How often this host has joined its fleet."),
+            fleet_transactions: family.counters(
+                "nicd_fleet_transactions_total",
+                "Transactions of etcd's, by result.",
+                &["result"],
+            ),
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
             dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),
             dhcp_sent: family.counters("nicd_dhcp_sent_total", "DHCP messages sent to guests, by type.", &["type"]),
@@ -358,6 +372,9 @@ impl Meters {
                 self.notifications.with_label_values(&[target, result]);
             }
             self.notices(target, 0, 0);
+        }
+        for result in ["done", "guarded", "failed"] {
+            self.fleet_transactions.with_label_values(&[result]);
         }
         for result in [OK, "failed", "late", "replaced"] {
             self.handshakes.with_label_values(&[result]);

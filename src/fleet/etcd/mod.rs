@@ -55,6 +55,7 @@ pub use self::types::{Compare, Done, Event, Header, KeyValue, Keys, Lease, Op, R
 pub use self::watch::{Batch, Watch, WatchEnd, Watched};
 use crate::config::{ConfigError, FleetSettings};
 use crate::http;
+use crate::telemetry::meters::meters;
 use crate::tls::pem;
 
 /// How long a request may take at one endpoint.
@@ -163,7 +164,13 @@ impl Etcd {
                 value.len()
             )));
         }
-        self.ask("/v3/kv/txn", wire::txn(txn), Twice::MayNot, |answer| wire::txn_answer(txn, answer)).await
+        let answer = self.ask("/v3/kv/txn", wire::txn(txn), Twice::MayNot, |answer| wire::txn_answer(txn, answer)).await;
+        meters().fleet_transaction(match &answer {
+            Ok(answer) if answer.succeeded => "done",
+            Ok(_) => "guarded",
+            Err(_) => "failed",
+        });
+        answer
     }
 
     /// Makes a lease. If the answer of an endpoint is lost, another one is asked: what was made meanwhile ends by itself.
