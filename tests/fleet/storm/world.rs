@@ -254,7 +254,8 @@ impl World {
                 // It may have been cut off before.
                 station.host.cut(number(host), false);
                 let dir = format!("/run/{}", number(host));
-                if station.copies > 0 && self.dice.chance(15) {
+                let is_put_back = station.copies > 0 && self.dice.chance(15);
+                if is_put_back {
                     let copy = self.dice.below(station.copies);
                     eprintln!("  its store is copy {copy} of {}", station.copies);
                     fs::remove_dir_all(format!("{dir}/state")).unwrap();
@@ -266,6 +267,10 @@ impl World {
                 }
                 station.host.launch();
                 station.has_guests(host);
+                if is_put_back {
+                    // Devices of which an older store knows nothing stay until its user says that they are to go.
+                    station.host.client.post("/nicd/v1/gc", &json!({"apply": true})).expect(200);
+                }
             }
         }
     }
