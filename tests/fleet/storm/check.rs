@@ -47,19 +47,23 @@ impl Seen {
         if host.fleet()["connected"] != true {
             return Err(format!("{} is not connected", host_name(n)));
         }
-        let mut list = |kind: &str, key: &str| -> BTreeMap<String, Value> {
-            let all = host.client.get(&format!("/v2.0/{kind}")).expect(200)[kind].clone();
-            all.as_array().unwrap().iter().map(|one| (text(one, key).to_owned(), one.clone())).collect()
+        let mut list = |kind: &str, key: &str| -> Result<BTreeMap<String, Value>, String> {
+            let answer = host.client.get(&format!("/v2.0/{kind}"));
+            if answer.status != 200 {
+                return Err(format!("{kind} of {}: {}", host_name(n), answer.text));
+            }
+            let all = answer.json()[kind].as_array().cloned().unwrap_or_default();
+            Ok(all.into_iter().map(|one| (text(&one, key).to_owned(), one)).collect())
         };
-        let mut networks = list("networks", "id");
+        let mut networks = list("networks", "id")?;
         for network in networks.values_mut() {
             let network = network.as_object_mut().unwrap();
             // Each host's own.
             network.remove("nicd:device");
             network["subnets"].as_array_mut().unwrap().sort_by_key(Value::to_string);
         }
-        let subnets = list("subnets", "id");
-        let all = list("ports", "name");
+        let subnets = list("subnets", "id")?;
+        let all = list("ports", "name")?;
         let is_own = |name: &String| name.ends_with(&format!("@{}", host_name(n)));
         let ports = all.iter().filter(|(name, _)| is_own(name)).map(|(name, port)| (name.clone(), port.clone())).collect();
         let place = world.stations[n].host.place.name.clone();
