@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha224};
 
 use crate::model::action::{Action, AfterDetach, Attach, NewNic, WantedNic};
 use crate::model::{NetworkId, PortId, ServerId};
@@ -353,6 +354,12 @@ fn nics_of(state: &AppState, view: &ServerView, elsewhere: &HashMap<ServerId, Ve
     ports.into_iter().chain(elsewhere).map(|port| (label(&port), port)).collect()
 }
 
+/// A host's name as a project is told it: a digest of both, as Nova's (`generate_hostid`, nova/utils.py).
+fn host_id(view: &ServerView) -> String {
+    let digest = Sha224::new().chain_update(&view.server.project_id).chain_update(&view.host).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 answer! {
     /// A server as Nova shows it: what clients need that look it up before they attach, some of which stop where an attribute
     /// is missing. nicd knows of no image, cell and user, and says so by empty ones; all servers have one flavor.
@@ -375,8 +382,8 @@ answer! {
         "addresses": addresses(nics) => map(Shape::from(schema::list(NicAddress::shape()))),
         /// Always empty.
         "metadata": Value::Object(Map::new()) => Record::new(),
-        /// Always empty.
-        "hostId": "" => only(""),
+        /// Stands for its host, as its project may know it.
+        "hostId": host_id(view) => like("^[0-9a-f]{56}$"),
         /// Always empty.
         "user_id": "" => only(""),
         /// Always empty.

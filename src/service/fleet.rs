@@ -217,7 +217,7 @@ impl Local for Service {
                 Some(Told::Port(Box::new(Published::new(&view.port, state.other_host_of(port).is_some(), shown))))
             }
             Thing::Server(server) => {
-                let view = view::server(state.server(server).ok()?);
+                let view = view::server(state.server(server).ok()?, self.host());
                 Some(Told::Server(serde_json::to_value(&view).unwrap_or_default()))
             }
         }

@@ -53,7 +53,7 @@ impl Service {
                 if state.replace_server(record).is_some_and(|before| before.guest.qmp() != qmp.as_ref()) {
                     self.reconciler.machine_changed(&mut state, id);
                 }
-                let view = view::server(state.server(id)?);
+                let view = view::server(state.server(id)?, &self.reconciler.host);
                 Ok(if fresh { Reply::NewServer(view) } else { Reply::Server(view) })
             }
             Err(error) => {

@@ -36,6 +36,8 @@ pub struct NetworkView {
 pub struct ServerView {
     /// The record.
     pub server: Server,
+    /// Its host's name.
+    pub host: String,
 }
 
 /// A port and how it fares.
@@ -169,12 +171,12 @@ impl Service {
     /// # Errors
     /// There is none with that id.
     pub fn server(&self, id: ServerId) -> Result<ServerView, Error> {
-        Ok(server(self.reconciler.lock().server(id)?))
+        Ok(server(self.reconciler.lock().server(id)?, &self.reconciler.host))
     }
 
     /// All servers, by id.
     pub fn servers(&self) -> Vec<ServerView> {
-        self.reconciler.lock().servers.values().map(server).collect()
+        self.reconciler.lock().servers.values().map(|entry| server(entry, &self.reconciler.host)).collect()
     }
 
     /// One port.
@@ -355,8 +357,8 @@ fn network_view(state: &Inventory, entry: &NetworkEntry) -> NetworkView {
     NetworkView { network: entry.record.clone(), subnets: entry.subnets.iter().copied().collect(), device, uplink }
 }
 
-pub(super) fn server(entry: &ServerEntry) -> ServerView {
-    ServerView { server: entry.record.clone() }
+pub(super) fn server(entry: &ServerEntry, host: &str) -> ServerView {
+    ServerView { server: entry.record.clone(), host: host.to_owned() }
 }
 
 pub(super) fn port(state: &Inventory, id: PortId, host: &str) -> Result<PortView, Error> {

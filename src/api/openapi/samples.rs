@@ -218,7 +218,7 @@ fn server(guest: Guest) -> ServerView {
         created_at: then(),
         updated_at: then(),
     };
-    ServerView { server }
+    ServerView { server, host: "compute-1".into() }
 }
 
 pub(super) fn health() -> Health {
