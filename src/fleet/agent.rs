@@ -283,7 +283,7 @@ impl Fleet {
         Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
         self.state().registration = Some(registration);
         let lease = self.kv.grant(LIFE).await?;
-        let sign = self.sign(&**local, &registration, Some(lease)).await?;
+        let (sign, signed) = self.sign(&**local, &registration, Some(lease)).await?;
         self.stands(&**local, Ok(registration.seen));
         meters().fleet_joins.inc();
         // In an etcd that has lost something, what is not there was not deleted.
@@ -293,7 +293,7 @@ impl Fleet {
             self.settle(local, registration),
             self.keep_claims(local),
             self.follow(local, is_conclusive),
-            self.publish(local, registration),
+            self.publish(local, registration, signed),
             self.is_to_join_again(),
         )?;
         Ok(ended)
@@ -309,7 +309,7 @@ impl Fleet {
             }
             if local.ports() != sign.ports || told.elapsed() >= LASTING {
                 let registration = self.registered()?;
-                sign = self.sign(local, &registration, None).await?;
+                (sign, _) = self.sign(local, &registration, None).await?;
                 told = Instant::now();
             }
         }
@@ -360,7 +360,12 @@ impl Fleet {
     }
 
     /// Tells of this host: that it is alive as long as a lease is, or only what is of it.
-    async fn sign(&self, local: &impl Local, registration: &Registration, lease: Option<Lease>) -> Result<Sign, MemberError> {
+    async fn sign(
+        &self,
+        local: &impl Local,
+        registration: &Registration,
+        lease: Option<Lease>,
+    ) -> Result<(Sign, i64), MemberError> {
         let alive = lease.map(|lease| (self.names.alive(&self.host()), lease.id));
         self.tell_of(local, registration, |value| alive.map(|(key, lease)| Op::Put { key, value, lease })).await
     }
@@ -370,7 +375,7 @@ impl Fleet {
         local: &impl Local,
         registration: &Registration,
         beside: impl FnOnce(Vec<u8>) -> Option<Op>,
-    ) -> Result<Sign, MemberError> {
+    ) -> Result<(Sign, i64), MemberError> {
         let sign = Sign { v: VERSION, ports: local.ports(), at: clock::second() };
         let value = serde_json::to_vec(&sign).unwrap_or_default();
         let host = self.host();
@@ -379,7 +384,7 @@ impl Fleet {
         let when = vec![Compare::made(self.names.host(&host), registration.created)];
         let answer = self.kv.txn(&Txn::when(when, then)).await?;
         self.state().status.revision = Some(answer.header.revision);
-        if answer.succeeded { Ok(sign) } else { Err(MemberError::Forgotten(host)) }
+        if answer.succeeded { Ok((sign, answer.header.revision)) } else { Err(MemberError::Forgotten(host)) }
     }
 
     /// Tells that this host stops.

@@ -2,7 +2,8 @@
 //!
 //! What it has told is in a list of its own in etcd, with a digest of each: at a join only what differs is told again. Each one's part of a
 //! transaction has as its guard that its entry of the list is as it was, so that a transaction whose answer was lost, and that is carried out
-//! late, overwrites nothing newer.
+//! late, overwrites nothing newer. One of before a join is not carried out after it, also where the entry is as it was then: the sign of life
+//! that the join has put is its other guard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -40,7 +41,12 @@ pub(super) struct Place {
 
 impl Fleet {
     /// Tells of each one that has changed.
-    pub(super) async fn publish<L: Local>(&self, local: &Arc<L>, registration: Registration) -> Result<Infallible, MemberError> {
+    pub(super) async fn publish<L: Local>(
+        &self,
+        local: &Arc<L>,
+        registration: Registration,
+        signed: i64,
+    ) -> Result<Infallible, MemberError> {
         let host = self.host();
         let (_, listed) = self.kv.pages(self.names.own(&host)).all().await?;
         let mut told: BTreeMap<Thing, (Entry, i64)> = BTreeMap::new();
@@ -58,7 +64,7 @@ impl Fleet {
         loop {
             while !waiting.is_empty() {
                 let some: Vec<Thing> = waiting.iter().take(SOME).copied().collect();
-                self.publish_some(&**local, &registration, &some, &mut told).await?;
+                self.publish_some(&**local, (&registration, signed), &some, &mut told).await?;
                 some.iter().for_each(|one| _ = waiting.remove(one));
                 waiting.extend(local.take_changed());
             }
@@ -71,12 +77,14 @@ impl Fleet {
     async fn publish_some(
         &self,
         local: &impl Local,
-        registration: &Registration,
+        (registration, signed): (&Registration, i64),
         things: &[Thing],
         told: &mut BTreeMap<Thing, (Entry, i64)>,
     ) -> Result<(), MemberError> {
         let host = self.host();
-        let mut txn = Txn::when(vec![Compare::made(self.names.host(&host), registration.created)], Vec::new());
+        let joined =
+            [Compare::made(self.names.host(&host), registration.created), Compare::unchanged(self.names.alive(&host), signed)];
+        let mut txn = Txn::when(joined.into(), Vec::new());
         let mut after: Vec<(Thing, Option<Entry>)> = Vec::new();
         for id in things {
             let own = self.names.own_thing(&host, *id);
