@@ -169,7 +169,9 @@ impl Drop for Node {
 
 fn spawn(command: &[String], log: &str) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
-    Command::new("etcd").args(command).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    // It ends with the thread that starts it, also where that is killed.
+    let line = ["--pdeathsig", "KILL", "--", "etcd"];
+    Command::new("setpriv").args(line).args(command).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
 /// Waits for something of which no event tells.
