@@ -93,7 +93,8 @@ fn an_exact_limit_holds_follows_changes_and_goes_with_the_port() {
             assert!(!run(&format!("tc filter show dev {device} ingress")).contains("mirred"));
             assert_eq!(fixture.verified()["deviations"], json!([]));
         }
-        assert!(measured(&a, &b, &address) > 20e6);
+        // Many times what the last limit let through, also on a busy machine.
+        assert!(measured(&a, &b, &address) > 5e6);
         fixture.api.put(&path, &json!({"port": limit(8000)})).expect(200);
         fixture.detach(&server, &port);
         comes_true(SOON, || try_link(&ifb).is_none(), || "the ifb is still there".to_owned());

@@ -35,7 +35,7 @@ use netns::{in_netns, is_root};
 use works::{WORKS, Work};
 
 /// Namespaces that work side by side; more than processors, as the kernel's barriers are waited for.
-const HOSTS: usize = 8;
+const HOSTS: usize = 6;
 
 /// Pairs that one namespace takes at a time.
 const CHUNK: usize = 16;
