@@ -186,6 +186,9 @@ pub struct Network {
     /// Whether its ports are sent only what is for them.
     #[serde(rename = "nicd:isolated", default)]
     pub isolated: bool,
+    /// `fleet` for a network of all hosts of the fleet, `host` for one of this host alone.
+    #[serde(rename = "nicd:scope", default)]
+    pub scope: String,
     /// Counts its changes.
     #[serde(default)]
     pub revision_number: u64,
@@ -224,6 +227,18 @@ pub struct NewNetwork {
     /// Whether its ports are sent only what is for them.
     #[serde(rename = "nicd:isolated", skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// `local`, `flat`, `vlan` or `vxlan`.
+    #[serde(rename = "provider:network_type", skip_serializing_if = "Option::is_none")]
+    pub network_type: Option<String>,
+    /// The physical network of a `flat` or `vlan` one.
+    #[serde(rename = "provider:physical_network", skip_serializing_if = "Option::is_none")]
+    pub physical_network: Option<String>,
+    /// The VLAN of a `vlan` one, the VXLAN network identifier of a `vxlan` one.
+    #[serde(rename = "provider:segmentation_id", skip_serializing_if = "Option::is_none")]
+    pub segmentation_id: Option<u32>,
+    /// `fleet` for all hosts of the fleet, `host` for this one alone.
+    #[serde(rename = "nicd:scope", skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// What to change of a network. What is `None` stays.

@@ -93,9 +93,17 @@ async fn ask(state: &AppState, host: &str, request: Request) -> Result<Answer, s
         headers: passed(&head.headers),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let (who, request_id) = caller.map(|caller| (caller.id.to_string(), caller.request_id.0)).unzip();
+    let (who, request_id) = caller.map(|caller| (named(&caller.id), caller.request_id.0)).unzip();
     let call = state.new_call(who.unwrap_or_default(), request_id, request, makes);
     state.call(host, &call).await
+}
+
+/// A client as it is known at the other host: by the name in its certificate, which is the same at each.
+fn named(caller: &CallerId) -> String {
+    match caller {
+        CallerId::Client(name) => name.to_string(),
+        CallerId::Uid(_) => caller.to_string(),
+    }
 }
 
 /// The port that an attach makes.
@@ -170,7 +178,8 @@ fn request(call: &Call) -> Option<Request> {
         request = request.header("idempotency-key", format!("call {}", call.id));
     }
     let mut request = request.body(Body::from(Bytes::from(call.request.body.clone()))).ok()?;
-    let id = CallerId::Client(format!("{} of {}", call.caller, call.from).into());
+    // Alike whichever host was asked: a client that repeats a request at another one has it done once.
+    let id = CallerId::Client(call.caller.as_str().into());
     let request_id = call.request_id.map_or_else(RequestId::draw, RequestId);
     let makes = call.makes.map(|_| PortId(call.id));
     request.extensions_mut().insert(Caller { id, request_id, key: None, makes });

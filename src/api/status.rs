@@ -273,6 +273,7 @@ pub(super) static TABLE: &[Row] = &[
     row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
     row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", IN_FLEET),
     row("host_silent", S::GATEWAY_TIMEOUT, "GatewayTimeout", &[Server, Port, PortOfServer, Attach, ChangePort, DropPort]),
+    row("too_many_at_once", S::BAD_REQUEST, "InvalidInput", &[NewNetwork, NewSubnet]),
     row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),

@@ -153,18 +153,18 @@ impl FromStr for SubPort {
     }
 }
 
-/// The VLAN of a network.
+/// The VLAN of a network, or its number of VXLAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vlan {
+pub enum SegmentId {
     /// This one.
-    Id(u16),
+    Id(u32),
     /// A free one of the configuration.
     Free,
 }
 
-impl Vlan {
-    /// The VLAN that is asked for.
-    pub fn id(self) -> Option<u16> {
+impl SegmentId {
+    /// The one that is asked for.
+    pub fn id(self) -> Option<u32> {
         match self {
             Self::Id(id) => Some(id),
             Self::Free => None,
@@ -172,13 +172,13 @@ impl Vlan {
     }
 }
 
-impl FromStr for Vlan {
+impl FromStr for SegmentId {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<Self, BadValue> {
         match text {
             "free" => Ok(Self::Free),
-            _ => text.parse().map(Self::Id).map_err(|_| expected("a VLAN's id, as 101, or free,")),
+            _ => text.parse().map(Self::Id).map_err(|_| expected("an id, as 101, or free,")),
         }
     }
 }

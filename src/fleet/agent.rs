@@ -101,6 +101,9 @@ pub trait Local: Send + Sync + 'static {
     /// What is to be claimed ahead, but for addresses of these subnets.
     fn short_of(&self, exhausted: &BTreeSet<SubnetId>) -> Vec<Need>;
 
+    /// What is noted as this host's and another host has in etcd.
+    fn disputed(&self) -> Vec<Held>;
+
     /// The claims of addresses of networks without ports here, and of single MACs that no port has.
     fn idle(&self) -> Vec<Held>;
 

@@ -20,6 +20,9 @@ const EXHAUSTED: Duration = Duration::from_secs(60);
 /// How long addresses of a network without ports here, and MACs that no port has, stay claimed.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How often it is asked whether another host has given back what ports of this host have.
+const DISPUTED: Duration = Duration::from_secs(30);
+
 /// How often another block of MACs is drawn when the drawn one is another host's.
 const DRAWS: usize = 16;
 
@@ -93,6 +96,7 @@ impl Fleet {
     pub(super) async fn keep_claims<L: Local>(&self, local: &Arc<L>) -> Result<Infallible, MemberError> {
         let mut exhausted: BTreeMap<SubnetId, Instant> = BTreeMap::new();
         let mut idle: BTreeMap<Claim, Instant> = BTreeMap::new();
+        let mut asked = Instant::now();
         loop {
             sleep(EVERY).await;
             exhausted.retain(|_, since| since.elapsed() < EXHAUSTED);
@@ -107,6 +111,10 @@ impl Fleet {
                     Err(Refused::Unreachable(error)) => return Err(error),
                 }
             }
+            if asked.elapsed() >= DISPUTED && self.registered()?.is_settled {
+                asked = Instant::now();
+                self.ask_for_disputed(local).await?;
+            }
             let now: BTreeMap<Claim, Held> = local.idle().into_iter().map(|held| (held.claim, held)).collect();
             idle.retain(|claim, _| now.contains_key(claim));
             for (claim, held) in &now {
@@ -115,6 +123,22 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Claims again what another host had, which may have given it back; forgets what no port here has any more.
+    async fn ask_for_disputed(&self, local: &Arc<impl Local>) -> Result<(), MemberError> {
+        let _turn = self.claiming.lock().await;
+        let registration = self.registered()?;
+        for held in local.disputed() {
+            if local.let_go(&held).await.map_err(MemberError::NotNoted)? {
+                continue;
+            }
+            if let Claimed::Held(again) = self.member.claim(&registration, held.claim).await? {
+                tracing::info!(claim = ?held.claim, "another host has given back what ports of this host have");
+                local.hold(again).await.map_err(MemberError::NotNoted)?;
+            }
+        }
+        Ok(())
     }
 
     /// Claims something although the reserve has some of it.

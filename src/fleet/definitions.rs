@@ -14,6 +14,9 @@ use super::published::Published;
 use crate::model::definition::{Definition, DefinitionName as Name, Redefinition};
 use crate::model::{Network, NetworkKind};
 
+/// How many guards, and how many changes, etcd takes in one transaction unless it is told otherwise (`--max-txn-ops`).
+const PARTS: usize = 128;
+
 /// Why something is not defined as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotDefined {
@@ -21,6 +24,8 @@ pub enum NotDefined {
     Newer(i64),
     /// Ports of these hosts use it.
     InUse(Name, Vec<String>),
+    /// So many parts of a transaction are more than etcd takes.
+    TooMany(usize),
     /// Etcd does not answer, or this host is not one of the fleet.
     Unreachable(MemberError),
 }
@@ -125,6 +130,10 @@ impl Fleet {
         }
         for gone in self.segments_of(&ports).await? {
             txn.success.push(Op::Delete(Keys::One(gone)));
+        }
+        let parts = txn.compare.len().max(txn.success.len()).max(reads.len());
+        if parts > PARTS {
+            return Err(NotDefined::TooMany(parts));
         }
         let answer = self.kv.txn(&txn.or_read(reads)).await.map_err(MemberError::from)?;
         if answer.succeeded {

@@ -169,6 +169,11 @@ impl Inventory {
         needs
     }
 
+    /// What is noted as this host's and another host has in etcd.
+    pub fn disputed_claims(&self) -> Vec<Held> {
+        self.holding.disputed.values().map(|(held, _)| *held).collect()
+    }
+
     /// The claims of addresses of networks that have no port here, or are not there any more, and those of single MACs that no port has.
     pub fn idle_claims(&self) -> Vec<Held> {
         let is_idle = |claim: &Claim| match claim {

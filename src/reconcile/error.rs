@@ -54,6 +54,14 @@ pub enum Error {
         /// The stable word.
         reason: &'static str,
     },
+    /// More than one transaction of etcd's takes.
+    #[error(
+        "so many networks or subnets cannot be made for all hosts at once ({parts} parts of a transaction, of which etcd takes 128); make 40 at a time"
+    )]
+    TooManyAtOnce {
+        /// How many parts it would have.
+        parts: usize,
+    },
     /// Other hosts have changed, at this revision, what it depends on: it is done again once that is followed.
     #[error("other hosts of the fleet have changed the same; try again")]
     Outdated(i64),
@@ -511,6 +519,7 @@ impl Error {
             Self::NoSuchHost(_) => "no_such_host",
             Self::HostAlive(_) => "host_alive",
             Self::HostSilent { .. } => "host_silent",
+            Self::TooManyAtOnce { .. } => "too_many_at_once",
             Self::OfOtherHost { .. } => "reserved_elsewhere",
             Self::InUseElsewhere { reason, .. } => reason,
             Self::FleetUnreachable(_) | Self::Outdated(_) => "fleet_unreachable",

@@ -179,6 +179,10 @@ impl Local for Service {
         self.reconciler.lock().short_of(prefix, |subnet| exhausted.contains(&subnet))
     }
 
+    fn disputed(&self) -> Vec<Held> {
+        self.reconciler.lock().disputed_claims()
+    }
+
     fn idle(&self) -> Vec<Held> {
         self.reconciler.lock().idle_claims()
     }

@@ -77,6 +77,7 @@ fn not_defined(error: NotDefined) -> Error {
                 Error::InUseElsewhere { what: format!("Subnet {id}"), hosts, reason: "subnet_in_use" }
             }
         },
+        NotDefined::TooMany(parts) => Error::TooManyAtOnce { parts },
         NotDefined::Unreachable(error) => error.into(),
     }
 }

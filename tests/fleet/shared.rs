@@ -226,6 +226,14 @@ fn what_one_host_changes_is_changed_at_all_and_no_change_is_lost() {
         assert_eq!(answers, [201, 400]);
         has(&mut one, &id, 2);
         let shown = has(&mut two, &id, 2);
+        // All or none, also of more than etcd takes at once.
+        let many = |number: usize| json!({"networks": vec![json!({"provider:network_type": "vxlan"}); number]});
+        two.client.post("/v2.0/networks", &many(100)).refused(400, "too_many_at_once");
+        assert_eq!(two.client.get("/v2.0/networks").expect(200)["networks"].as_array().unwrap().len(), 1);
+        let made = two.client.post("/v2.0/networks", &many(40)).expect(201)["networks"].clone();
+        for network in made.as_array().unwrap() {
+            assert_eq!(two.client.delete(&format!("/v2.0/networks/{}", network["id"].as_str().unwrap())).status, 204);
+        }
         // No two networks have one number.
         let vni = shown["provider:segmentation_id"].clone();
         let same = json!({"network": {"provider:network_type": "vxlan", "provider:segmentation_id": vni}});

@@ -23,6 +23,7 @@ const LINES: &[(&str, &[&str])] = &[
             "nicctl network create blue --subnet 192.0.2.0/24 --subnet 2001:db8::/64",
             "nicctl network create lan --bridge br0 --mtu 1500",
             "nicctl network create office --vlan 101 --physical physnet1",
+            "nicctl network create tunnels --vxlan free --subnet 198.51.100.0/24",
             "nicctl network create plain --flat --physical physnet1",
             "nicctl network create tenants --isolated",
         ],

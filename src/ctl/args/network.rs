@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{ArgGroup, Args, Subcommand};
 
 use crate::ctl::completion;
-use crate::ctl::values::{Cidr, Gateway, Pool, Route, Vlan};
+use crate::ctl::values::{Cidr, Gateway, Pool, Route, SegmentId};
 
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
@@ -48,7 +48,11 @@ pub struct NewNetwork {
 
     /// Make it this VLAN of the physical network, 1 to 4094, or a free one of the configuration
     #[arg(long, value_name = "ID|free", requires = "physical", conflicts_with_all = ["bridge", "flat"])]
-    pub vlan: Option<Vlan>,
+    pub vlan: Option<SegmentId>,
+
+    /// Make it a network of tunnels between the hosts of the fleet, with this number, 1 to 16777215, or a free one of the configuration
+    #[arg(long, value_name = "ID|free", conflicts_with_all = ["bridge", "flat", "vlan", "physical"])]
+    pub vxlan: Option<SegmentId>,
 
     /// Make it the untagged side of the physical network
     #[arg(long, requires = "physical", conflicts_with = "bridge")]
@@ -72,6 +76,10 @@ pub struct NewNetwork {
     /// Isolate its ports: their guests get only the frames that L2 needs
     #[arg(long)]
     pub isolated: bool,
+
+    /// For which hosts it is: this one, or all of the fleet [default: fleet, in a fleet]
+    #[arg(long, value_name = "host|fleet", value_parser = ["host", "fleet"])]
+    pub scope: Option<String>,
 }
 
 /// Whether new ports of a network have port security.

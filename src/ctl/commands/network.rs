@@ -8,7 +8,7 @@ use crate::ctl::args::{ChangedNetwork, NetworkCommand, NewNetwork};
 use crate::ctl::client::{self, Client, ClientError};
 use crate::ctl::failure::Failure;
 use crate::ctl::names::Kind;
-use crate::ctl::values::{Cidr, Vlan};
+use crate::ctl::values::{Cidr, SegmentId};
 use crate::ctl::views::NETWORK;
 
 /// Runs a command about networks.
@@ -38,16 +38,18 @@ async fn show(session: &mut Session, id: Uuid) -> Result<(), Failure> {
 }
 
 async fn create(session: &mut Session, new: NewNetwork) -> Result<(), Failure> {
-    let kind = new.vlan.map(|_| "vlan").or(new.flat.then_some("flat"));
+    let kind = new.vlan.map(|_| "vlan").or(new.vxlan.map(|_| "vxlan")).or(new.flat.then_some("flat"));
+    let segment = new.vlan.or(new.vxlan).and_then(SegmentId::id);
     let body = members([
         ("name", Some(json!(new.name))),
         ("nicd:bridge", new.bridge.map(Value::from)),
         ("provider:network_type", kind.map(Value::from)),
         ("provider:physical_network", new.physical.map(Value::from)),
-        ("provider:segmentation_id", new.vlan.and_then(Vlan::id).map(Value::from)),
+        ("provider:segmentation_id", segment.map(Value::from)),
         ("mtu", new.mtu.map(Value::from)),
         ("port_security_enabled", switch(new.security.enable_port_security, new.security.disable_port_security)),
         ("nicd:isolated", new.isolated.then_some(Value::Bool(true))),
+        ("nicd:scope", new.scope.map(Value::from)),
     ]);
     let answer = session.client.post(Kind::Network.collection(), &json!({"network": body})).await?;
     let network = client::member(answer, "network")?;

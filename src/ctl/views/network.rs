@@ -18,6 +18,7 @@ pub static NETWORK: View = View {
         Column { title: "UPLINK", from: Width::Wide, cell: |look| look.cell("/nicd:uplink") },
         Column { title: "PORT SECURITY", from: Width::Full, cell: |look| look.cell("/port_security_enabled") },
         Column { title: "ISOLATED", from: Width::Full, cell: |look| look.cell("/nicd:isolated") },
+        Column { title: "SCOPE", from: Width::Full, cell: |look| look.cell("/nicd:scope") },
         Column { title: "PROJECT", from: Width::Full, cell: |look| look.cell("/project_id") },
     ],
 };
