@@ -43,7 +43,7 @@ struct PassedOn;
 /// Has a request carried out where its port or server is.
 pub(super) async fn pass_on(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let is_passed_on = request.extensions().get::<PassedOn>().is_some();
-    let about = subject(request.method(), request.uri().path()).filter(|_| !is_passed_on && state.fleet().is_some());
+    let about = subject(request.method(), request.uri().path()).filter(|_| !is_passed_on && state.is_in_fleet());
     let Some(id) = about.filter(|id| !state.has_here(*id)) else { return next.run(request).await };
     let dialect = Dialect::of(request.uri().path());
     match state.host_of(id).await {

@@ -84,6 +84,8 @@ pub struct Answer {
 pub enum NotAnswered {
     /// The host has not answered in time. The call is not carried out any more, or waits, as one that makes a port does.
     Silent,
+    /// The host is not one of the fleet any more, or this one is not: nothing was asked.
+    NotAsked,
     /// Etcd does not answer.
     Unreachable(MemberError),
 }
@@ -131,7 +133,7 @@ impl Fleet {
         let when = vec![Compare::made(self.names.host(&own), registration.created), present(self.names.host(host))];
         let put = self.kv.txn(&Txn::when(when, vec![Op::put(key.clone(), json(call))])).await.map_err(MemberError::from)?;
         if !put.succeeded {
-            return Err(NotAnswered::Silent);
+            return Err(NotAnswered::NotAsked);
         }
         if let Ok(Ok(answer)) = timeout(PATIENCE, answer).await {
             return Ok(answer);

@@ -50,9 +50,9 @@ impl Fleet {
                 return Ok(all);
             }
         };
-        let own = format!("/{}/", self.host());
+        let own = self.host();
         let (_, found) = self.kv.pages(prefix).all().await?;
-        let others = found.iter().filter(|entry| !entry.key.contains(&own));
+        let others = found.iter().filter(|entry| self.names.port_at(&entry.key).is_some_and(|(_, host, _)| host != own));
         others.map(|entry| Ok(Published::read(entry)?.view)).collect()
     }
 

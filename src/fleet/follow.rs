@@ -15,8 +15,8 @@ use super::definitions;
 use super::etcd::{Batch, Event, Keys, Op, Txn, Watch, WatchEnd, Watched};
 use super::member::{HostRecord, MemberError, read_versioned};
 use super::published::Published;
+use crate::model::NetworkId;
 use crate::model::definition::{Definition, DefinitionName};
-use crate::model::{NetworkId, PortId};
 
 /// How long a host may be silent before it gets no copies of what is for all any more: one that starts anew is not lost.
 const LOST_AFTER: Duration = Duration::from_secs(60);
@@ -188,7 +188,7 @@ impl Fleet {
             } else if batch.prefix == self.names.answers(&self.host()) {
                 self.take_answer(event).await?;
             } else {
-                self.take_in_port(local, following, &batch.prefix, event)?;
+                self.take_in_port(local, following, event)?;
             }
         }
         if is_defined {
@@ -209,18 +209,9 @@ impl Fleet {
         }
     }
 
-    fn take_in_port<L: Local>(
-        &self,
-        local: &Arc<L>,
-        following: &mut Following<'_>,
-        prefix: &str,
-        event: &Event,
-    ) -> Result<(), MemberError> {
-        let network = following.abroad.networks().find(|network| self.names.ports(*network) == prefix);
-        let Some((network, at)) = network.and_then(|network| Some((network, self.names.port_of(network, event.key())?))) else {
-            return Ok(());
-        };
-        let at: (String, PortId) = at;
+    fn take_in_port<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>, event: &Event) -> Result<(), MemberError> {
+        let Some((network, host, port)) = self.names.port_at(event.key()) else { return Ok(()) };
+        let at = (host, port);
         let changes = match event {
             Event::Put(found) => following.abroad.put(network, at, Published::read(found)?),
             Event::Delete { .. } => following.abroad.remove(network, &at),

@@ -132,6 +132,13 @@ impl Names {
         Some((host.to_owned(), PortId(port.parse().ok()?)))
     }
 
+    /// The network, the host and the id of a port; none for a key of another form.
+    pub fn port_at(&self, key: &str) -> Option<(NetworkId, String, PortId)> {
+        let network = NetworkId(key.strip_prefix(&self.all_ports())?.split('/').next()?.parse().ok()?);
+        let (host, port) = self.port_of(network, key)?;
+        Some((network, host, port))
+    }
+
     /// Where a port is.
     pub fn place(&self, port: PortId) -> String {
         format!("{}where/{port}", self.root)

@@ -107,9 +107,7 @@ impl Fleet {
     }
 
     fn news(&self, event: &Event) -> Option<PortNews> {
-        let path = event.key().strip_prefix(&self.names.all_ports())?;
-        let network = NetworkId(path.split('/').next()?.parse().ok()?);
-        let (host, port) = self.names.port_of(network, event.key())?;
+        let (network, host, port) = self.names.port_at(event.key())?;
         let (view, is_new) = match event {
             Event::Put(found) => (Some(Published::read(found).ok()?.view), found.create_revision == found.mod_revision),
             Event::Delete { .. } => (None, false),

@@ -84,6 +84,7 @@ impl Service {
     pub async fn call(&self, host: &str, call: &Call) -> Result<Answer, Error> {
         self.in_fleet()?.call(host, call).await.map_err(|error| match error {
             NotAnswered::Silent => Error::HostSilent { host: host.to_owned(), port: call.makes.map(|_| PortId(call.id)) },
+            NotAnswered::NotAsked => Error::HostSilent { host: host.to_owned(), port: None },
             NotAnswered::Unreachable(error) => error.into(),
         })
     }

@@ -49,6 +49,11 @@ impl Service {
         let _ = self.fleet.set(fleet);
     }
 
+    /// Whether this host is in a fleet.
+    pub fn is_in_fleet(&self) -> bool {
+        self.fleet.get().is_some()
+    }
+
     /// How this host stands in its fleet; none without one.
     pub fn fleet(&self) -> Option<FleetView> {
         let status = self.fleet.get()?.status();
