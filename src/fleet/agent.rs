@@ -119,6 +119,9 @@ pub trait Local: Send + Sync + 'static {
     /// The shared networks that have ports here.
     fn own_networks(&self) -> BTreeSet<NetworkId>;
 
+    /// Notes from now on what changes of this host's servers and ports, or no longer.
+    fn note_changes(&self, is_on: bool);
+
     /// This host's servers, and its ports of shared networks.
     fn own_things(&self) -> BTreeMap<Thing, Told>;
 
@@ -240,7 +243,11 @@ impl Fleet {
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.take_part(&local) => ended,
+                ended = self.take_part(&local) => {
+                    // Nobody takes them until the next join, which compares all.
+                    local.note_changes(false);
+                    ended
+                }
                 () = stop.cancelled() => {
                     let _ = tokio::time::timeout(LEAVE_LIMIT, self.leave(&*local)).await;
                     return Ok(());

@@ -55,7 +55,7 @@ impl Fleet {
                 told.insert(thing, (read_versioned(found)?, found.mod_revision));
             }
         }
-        local.take_changed();
+        local.note_changes(true);
         let own = local.own_things();
         let differs = own.iter().filter(|(id, one)| told.get(id).is_none_or(|(entry, _)| entry.digest != one.digest()));
         let gone = told.keys().filter(|id| !own.contains_key(id));

@@ -200,9 +200,10 @@ impl Inventory {
 
 /// Of which ports the fleet is to be told.
 impl Inventory {
-    /// Notes changes from now on.
-    pub fn publish(&mut self) {
-        self.publishing.is_on = true;
+    /// Notes changes from now on, or none any more: at a join all is compared.
+    pub fn publish(&mut self, is_on: bool) {
+        self.publishing.is_on = is_on;
+        self.publishing.changed.clear();
     }
 
     /// Takes what has changed.

@@ -44,7 +44,6 @@ pub struct Reserved {
 impl Service {
     /// Makes this host one of a fleet. Done once, before requests are served.
     pub fn enter_fleet(&self, fleet: Arc<Fleet>) {
-        self.reconciler.lock().publish();
         // A second one would be a slip of the daemon's start.
         let _ = self.fleet.set(fleet);
     }
@@ -208,6 +207,10 @@ impl Local for Service {
         let state = self.reconciler.lock();
         let own = state.networks.values().filter(|entry| entry.record.is_shared() && !entry.ports.is_empty());
         own.map(|entry| entry.record.id).collect()
+    }
+
+    fn note_changes(&self, is_on: bool) {
+        self.reconciler.lock().publish(is_on);
     }
 
     fn own_things(&self) -> BTreeMap<Thing, Told> {
