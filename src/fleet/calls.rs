@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::agent::Fleet;
-use super::etcd::{Compare, Event, KeyValue, Keys, Op, Relation, Target, Txn};
+use super::etcd::{Compare, Event, KeyValue, Keys, Op, Txn};
 use super::member::{MemberError, VERSION, json, read_versioned};
 use crate::clock;
 use crate::model::{NetworkId, PortId, ServerId};
@@ -113,11 +113,6 @@ impl Answer {
     }
 }
 
-/// That there is such a key.
-fn present(key: String) -> Compare {
-    Compare { keys: Keys::One(key), is: Relation::Greater, to: Target::CreateRevision(0) }
-}
-
 impl Fleet {
     /// Has another host carry out a call.
     ///
@@ -130,7 +125,7 @@ impl Fleet {
         self.asked().insert(call.id, sender);
         // Whatever comes of it, nobody waits any more then.
         let _ends = Ends { fleet: self, call: call.id };
-        let when = vec![Compare::made(self.names.host(&own), registration.created), present(self.names.host(host))];
+        let when = vec![Compare::made(self.names.host(&own), registration.created), Compare::present(self.names.host(host))];
         let put = self.kv.txn(&Txn::when(when, vec![Op::put(key.clone(), json(call))])).await.map_err(MemberError::from)?;
         if !put.succeeded {
             return Err(NotAnswered::NotAsked);
@@ -170,7 +165,7 @@ impl Fleet {
         let waiting = self.waiting_ports().await?;
         let Some((host, _)) = waiting.iter().find(|(_, call)| call.id == port.0) else { return Ok(false) };
         let key = self.names.call(host, port.0);
-        let answer = self.kv.txn(&Txn::when(vec![present(key.clone())], vec![Op::Delete(Keys::One(key))])).await?;
+        let answer = self.kv.txn(&Txn::when(vec![Compare::present(key.clone())], vec![Op::Delete(Keys::One(key))])).await?;
         Ok(answer.succeeded)
     }
 
@@ -181,7 +176,7 @@ impl Fleet {
     pub async fn answer(&self, call: &Call, answer: &Answer) -> Result<bool, MemberError> {
         let key = self.names.call(&self.host(), call.id);
         let then = vec![Op::Delete(Keys::One(key.clone())), Op::put(self.names.answer(&call.from, call.id), json(answer))];
-        let ended = self.kv.txn(&Txn::when(vec![present(key)], then)).await;
+        let ended = self.kv.txn(&Txn::when(vec![Compare::present(key)], then)).await;
         self.taken().remove(&call.id);
         Ok(ended?.succeeded)
     }

@@ -72,11 +72,6 @@ fn none_newer(keys: Keys, revision: i64) -> Compare {
     Compare { keys, is: Relation::Less, to: Target::ModRevision(revision + 1) }
 }
 
-/// That there is such a key.
-fn present(key: String) -> Compare {
-    Compare { keys: Keys::One(key), is: Relation::Greater, to: Target::CreateRevision(0) }
-}
-
 impl Fleet {
     /// Changes what is defined, all or nothing, and answers with the revision.
     ///
@@ -105,14 +100,14 @@ impl Fleet {
                 }
                 Redefinition::Changed(definition) => {
                     let key = self.names.definition(definition.name());
-                    txn.compare.extend([present(key.clone()), none_newer(Keys::One(key.clone()), followed)]);
+                    txn.compare.extend([Compare::present(key.clone()), none_newer(Keys::One(key.clone()), followed)]);
                     self.depends(definition, followed, &mut txn, &mut reads, changes);
                     txn.success.push(Op::put(key.clone(), value(definition)));
                     reads.push(Keys::One(key));
                 }
                 Redefinition::Gone(name) => {
                     let key = self.names.definition(*name);
-                    txn.compare.extend([present(key.clone()), none_newer(Keys::One(key.clone()), followed)]);
+                    txn.compare.extend([Compare::present(key.clone()), none_newer(Keys::One(key.clone()), followed)]);
                     txn.success.push(Op::Delete(Keys::One(key.clone())));
                     reads.push(Keys::One(key));
                     ports.push(*name);
@@ -155,7 +150,7 @@ impl Fleet {
             .iter()
             .any(|one| matches!(one, Redefinition::New(Definition::Network(network)) if network.id == subnet.network_id));
         if !is_beside {
-            txn.compare.push(present(network.clone()));
+            txn.compare.push(Compare::present(network.clone()));
             reads.push(Keys::One(network));
         }
         let siblings = Keys::Prefix(self.names.subnets(subnet.network_id));
@@ -226,7 +221,9 @@ impl Fleet {
                         puts.push(Op::put(segment, network.id.to_string()));
                     }
                 }
-                Definition::Subnet(subnet) => when.push(present(self.names.definition(Name::Network(subnet.network_id)))),
+                Definition::Subnet(subnet) => {
+                    when.push(Compare::present(self.names.definition(Name::Network(subnet.network_id))))
+                }
             }
             let answer = self.kv.txn(&Txn::when(when, puts).or_read([Keys::One(host.clone()), Keys::One(key)])).await?;
             if answer.succeeded {

@@ -63,6 +63,11 @@ impl Compare {
         Self { keys: Keys::One(key.into()), is: Relation::Equal, to: Target::CreateRevision(create_revision) }
     }
 
+    /// That there is such a key.
+    pub fn present(key: impl Into<String>) -> Self {
+        Self { keys: Keys::One(key.into()), is: Relation::Greater, to: Target::CreateRevision(0) }
+    }
+
     /// That a key has this value.
     pub fn value(key: impl Into<String>, value: Vec<u8>) -> Self {
         Self { keys: Keys::One(key.into()), is: Relation::Equal, to: Target::Value(value) }

@@ -58,9 +58,10 @@ impl Inventory {
         }
     }
 
-    /// Whether a port of this host has a MAC.
-    pub fn is_own_mac(&self, mac: Mac) -> bool {
-        self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).is_some_and(|entry| entry.record.mac == mac)
+    /// Whether a port of this host on a network has a MAC.
+    pub fn is_own_mac(&self, network: NetworkId, mac: Mac) -> bool {
+        let port = self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).map(|entry| &entry.record);
+        port.is_some_and(|port| (port.network_id, port.mac) == (network, mac))
     }
 
     /// Takes in that the port with this MAC is on no other host any more.

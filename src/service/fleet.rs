@@ -14,7 +14,7 @@ use crate::fleet::member::{ForgetError, MemberError};
 use crate::fleet::published::{Published, Told};
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Claim, Held, Mac, Need, NetworkId, Registration, SubnetId, Thing};
+use crate::model::{Claim, Held, Need, NetworkId, Registration, SubnetId, Thing};
 use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
@@ -250,14 +250,17 @@ impl Local for Service {
         match change {
             Abroad::All(peers, ports) => {
                 // What is on this host is on no other, whatever is told of another one.
-                let own = self.own_macs(network);
-                let ports = ports.into_iter().filter(|far| !own.contains(&far.mac)).map(remote);
-                self.reconciler.set_overlay(network, Overlay::new(peers, ports));
+                let overlay = {
+                    let state = self.reconciler.lock();
+                    let others = ports.into_iter().filter(|far| !state.is_own_mac(network, far.mac));
+                    Overlay::new(peers, others.map(remote))
+                };
+                self.reconciler.set_overlay(network, overlay);
             }
             Abroad::Peer(host) => self.reconciler.put_peer(network, host),
             Abroad::NoPeer(host) => self.reconciler.remove_peer(network, host),
             Abroad::Port(far) => {
-                if !self.reconciler.lock().is_own_mac(far.mac) {
+                if !self.reconciler.lock().is_own_mac(network, far.mac) {
                     let (mac, remote) = remote(far);
                     self.reconciler.put_remote(network, mac, remote);
                 }
@@ -271,12 +274,6 @@ impl Service {
     async fn note_of_fleet(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), String> {
         let noted = self.reconciler.commit(changes, purpose).await;
         noted.map_err(|error| format!("what this host has of its fleet cannot be noted: {error}"))
-    }
-
-    fn own_macs(&self, network: NetworkId) -> BTreeSet<Mac> {
-        let state = self.reconciler.lock();
-        let ports = state.network(network).map(|entry| entry.ports.iter()).into_iter().flatten();
-        ports.filter_map(|port| state.ports.get(port)).map(|entry| entry.record.mac).collect()
     }
 }
 
