@@ -15,18 +15,18 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::abroad::{Abroad, Change};
 use super::calls::{Asked, Call, WAITING};
 use super::etcd::{Compare, Etcd, Keys, Lease, Op, Txn};
 use super::keys::Names;
 use super::kv::Leases;
 use super::member::{self, ForgetError, GRACE, HostRecord, Member, MemberError, VERSION};
 use super::published::Told;
+use super::remotes::{RemoteChange, Remotes};
 use super::roster::{HostView, LIFE, Sign, hosts};
 use crate::clock;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Held, Need, NetworkId, Registration, SubnetId, Thing};
+use crate::model::{Held, Need, NetworkId, PublishedId, Registration, SubnetId};
 use crate::telemetry::meters::meters;
 
 /// How often this host tells that it is alive.
@@ -123,19 +123,19 @@ pub trait Local: Send + Sync + 'static {
     fn note_changes(&self, is_on: bool);
 
     /// This host's servers, and its ports of shared networks.
-    fn own_things(&self) -> BTreeMap<Thing, Told>;
+    fn published(&self) -> BTreeMap<PublishedId, Told>;
 
     /// One of them, as it is now; none if it is gone.
-    fn own_thing(&self, thing: Thing) -> Option<Told>;
+    fn published_one(&self, id: PublishedId) -> Option<Told>;
 
     /// Takes those of which something changed since they were taken last.
-    fn take_changed(&self) -> BTreeSet<Thing>;
+    fn take_changed(&self) -> BTreeSet<PublishedId>;
 
     /// Waits until there is one.
     fn changed(&self) -> impl Future<Output = ()> + Send;
 
     /// Takes in what other hosts have of a network.
-    fn abroad(self: Arc<Self>, network: NetworkId, change: Change);
+    fn take_in_remote(self: Arc<Self>, network: NetworkId, change: RemoteChange);
 }
 
 /// This host's part in its fleet.
@@ -154,7 +154,7 @@ pub struct Fleet {
     /// Rung when this host may have its first port on a network, or none any more.
     pub(super) networks_change: Notify,
     /// What was known of other hosts when this one took part last.
-    abroad: Mutex<Option<Abroad>>,
+    remotes: Mutex<Option<Remotes>>,
     /// The calls of this host that wait for their answers.
     asked: Mutex<Asked>,
     /// The calls that this host carries out.
@@ -204,7 +204,7 @@ impl Fleet {
             followed: watch::Sender::default(),
             told: watch::Sender::default(),
             networks_change: Notify::new(),
-            abroad: Mutex::default(),
+            remotes: Mutex::default(),
             asked: Mutex::default(),
             taken: Mutex::default(),
             incoming: (incoming, tokio::sync::Mutex::new(calls)),
@@ -231,7 +231,7 @@ impl Fleet {
     /// It is alive, or etcd does not answer.
     pub async fn forget(&self, host: &str) -> Result<bool, ForgetError> {
         let was_there = member::forget(&self.kv, &self.names, host).await?;
-        Ok(self.forget_things(host).await? || was_there)
+        Ok(self.forget_published(host).await? || was_there)
     }
 
     /// Keeps this host in the fleet until it is told to stop.
@@ -435,13 +435,13 @@ impl Fleet {
     }
 
     /// What was known of other hosts when this one took part last; nothing in the beginning.
-    pub(super) fn kept(&self) -> Abroad {
-        let kept = self.abroad.lock().unwrap_or_else(PoisonError::into_inner).take();
-        kept.unwrap_or_else(|| Abroad::new(self.host()))
+    pub(super) fn kept(&self) -> Remotes {
+        let kept = self.remotes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.unwrap_or_else(|| Remotes::new(self.host()))
     }
 
-    pub(super) fn keep(&self, abroad: Abroad) {
-        *self.abroad.lock().unwrap_or_else(PoisonError::into_inner) = Some(abroad);
+    pub(super) fn keep(&self, remotes: Remotes) {
+        *self.remotes.lock().unwrap_or_else(PoisonError::into_inner) = Some(remotes);
     }
 
     pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {

@@ -7,7 +7,7 @@ use super::etcd::{Keys, Op, Txn};
 use super::member::{MemberError, read_versioned};
 use super::publish::{Entry, Place};
 use super::published::{self, Published};
-use crate::model::{NetworkId, PortId, ServerId, Thing};
+use crate::model::{NetworkId, PortId, PublishedId, ServerId};
 
 /// How many keys one transaction reads.
 const KEYS: usize = 64;
@@ -61,7 +61,7 @@ impl Fleet {
         let (_, listed) = self.kv.pages(self.names.own(host)).all().await?;
         let mut keys = Vec::new();
         for found in &listed {
-            let Some(Thing::Port(port)) = self.names.thing_of(host, &found.key) else { continue };
+            let Some(PublishedId::Port(port)) = self.names.own_entry_of(host, &found.key) else { continue };
             let entry: Entry = read_versioned(found)?;
             if let Some(network) = entry.network.filter(|_| server.is_none_or(|server| entry.server == Some(server))) {
                 keys.push(self.names.port(network, host, port));

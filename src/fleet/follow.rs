@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::abroad::{Abroad, Change};
 use super::agent::{Fleet, Local};
 use super::definitions;
 use super::etcd::{Batch, Event, Keys, Op, Txn, Watch, WatchEnd, Watched};
 use super::member::{HostRecord, MemberError, read_versioned};
 use super::published::Published;
+use super::remotes::{RemoteChange, Remotes};
 use crate::model::NetworkId;
 use crate::model::definition::{Definition, DefinitionName};
 
@@ -28,7 +28,7 @@ const EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Following<'a> {
     fleet: &'a Fleet,
-    abroad: Abroad,
+    remotes: Remotes,
     /// The hosts of which nothing is heard, and since when.
     silent: BTreeMap<String, Instant>,
     watch: Watch,
@@ -37,8 +37,8 @@ struct Following<'a> {
 impl Drop for Following<'_> {
     /// What is known is kept for the next join.
     fn drop(&mut self) {
-        let nothing = Abroad::new(String::new());
-        self.fleet.keep(std::mem::replace(&mut self.abroad, nothing));
+        let nothing = Remotes::new(String::new());
+        self.fleet.keep(std::mem::replace(&mut self.remotes, nothing));
     }
 }
 
@@ -65,11 +65,11 @@ impl Fleet {
             from(self.names.all_alive(), alive_at.revision),
         ];
         let watch = self.kv.watch(&prefixes).await?;
-        let abroad = self.kept().again(!is_conclusive);
-        let mut following = Following { fleet: self, abroad, silent: BTreeMap::new(), watch };
+        let remotes = self.kept().again(!is_conclusive);
+        let mut following = Following { fleet: self, remotes, silent: BTreeMap::new(), watch };
         for found in &hosts {
             let host = self.names.last(&found.key).to_owned();
-            following.abroad.put_host(host.clone(), read_versioned::<HostRecord>(found)?.tunnel);
+            following.remotes.put_host(host.clone(), read_versioned::<HostRecord>(found)?.tunnel);
             following.silent.insert(host, Instant::now());
         }
         alive.iter().for_each(|found| _ = following.silent.remove(self.names.last(&found.key)));
@@ -92,7 +92,7 @@ impl Fleet {
                     look = Instant::now() + EVERY;
                     let lost: Vec<String> =
                         following.silent.iter().filter(|(_, since)| since.elapsed() >= LOST_AFTER).map(|(host, _)| host.clone()).collect();
-                    let changes = lost.iter().flat_map(|host| following.abroad.set_lost(host, true)).collect();
+                    let changes = lost.iter().flat_map(|host| following.remotes.set_lost(host, true)).collect();
                     tell(local, changes);
                 }
             }
@@ -137,12 +137,12 @@ impl Fleet {
     /// Follows the ports of each network that has ports here, and of no other.
     async fn follow_own_networks<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>) -> Result<(), MemberError> {
         let own = local.own_networks();
-        let left: Vec<NetworkId> = following.abroad.networks().filter(|network| !own.contains(network)).collect();
+        let left: Vec<NetworkId> = following.remotes.networks().filter(|network| !own.contains(network)).collect();
         for network in left {
             following.watch.remove(&self.names.ports(network));
-            following.abroad.leave(network);
+            following.remotes.leave(network);
         }
-        let followed: BTreeSet<NetworkId> = following.abroad.networks().collect();
+        let followed: BTreeSet<NetworkId> = following.remotes.networks().collect();
         for network in own.difference(&followed).copied() {
             let prefix = self.names.ports(network);
             let (header, found) = self.kv.pages(prefix.clone()).all().await?;
@@ -153,8 +153,8 @@ impl Fleet {
                 }
             }
             following.watch.add(&Watched { prefix, from: header.revision + 1 }).map_err(MemberError::Etcd)?;
-            let change = following.abroad.enter(network, ports);
-            Arc::clone(local).abroad(network, change);
+            let change = following.remotes.enter(network, ports);
+            Arc::clone(local).take_in_remote(network, change);
         }
         Ok(())
     }
@@ -171,13 +171,13 @@ impl Fleet {
                     Event::Put(found) => read_versioned::<HostRecord>(found)?.tunnel,
                     Event::Delete { .. } => None,
                 };
-                tell(local, following.abroad.put_host(host, tunnel));
+                tell(local, following.remotes.put_host(host, tunnel));
             } else if batch.prefix == self.names.all_alive() {
                 let host = self.names.last(event.key()).to_owned();
                 match event {
                     Event::Put(_) => {
                         following.silent.remove(&host);
-                        tell(local, following.abroad.set_lost(&host, false));
+                        tell(local, following.remotes.set_lost(&host, false));
                     }
                     Event::Delete { .. } => _ = following.silent.insert(host, Instant::now()),
                 }
@@ -213,14 +213,14 @@ impl Fleet {
         let Some((network, host, port)) = self.names.port_at(event.key()) else { return Ok(()) };
         let at = (host, port);
         let changes = match event {
-            Event::Put(found) => following.abroad.put(network, at, Published::read(found)?),
-            Event::Delete { .. } => following.abroad.remove(network, &at),
+            Event::Put(found) => following.remotes.put(network, at, Published::read(found)?),
+            Event::Delete { .. } => following.remotes.remove(network, &at),
         };
         tell(local, changes.into_iter().map(|change| (network, change)).collect());
         Ok(())
     }
 }
 
-fn tell<L: Local>(local: &Arc<L>, changes: Vec<(NetworkId, Change)>) {
-    changes.into_iter().for_each(|(network, change)| Arc::clone(local).abroad(network, change));
+fn tell<L: Local>(local: &Arc<L>, changes: Vec<(NetworkId, RemoteChange)>) {
+    changes.into_iter().for_each(|(network, change)| Arc::clone(local).take_in_remote(network, change));
 }

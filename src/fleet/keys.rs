@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::model::definition::DefinitionName as Name;
-use crate::model::{Claim, Mac, NetworkId, PortId, ServerId, SubnetId, Thing};
+use crate::model::{Claim, Mac, NetworkId, PortId, PublishedId, ServerId, SubnetId};
 
 /// The names of one fleet's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,20 +165,20 @@ impl Names {
     }
 
     /// A port or server in the list of its host.
-    pub fn own_thing(&self, host: &str, thing: Thing) -> String {
-        match thing {
-            Thing::Port(port) => format!("{}port/{port}", self.own(host)),
-            Thing::Server(server) => format!("{}server/{server}", self.own(host)),
+    pub fn own_entry(&self, host: &str, id: PublishedId) -> String {
+        match id {
+            PublishedId::Port(port) => format!("{}port/{port}", self.own(host)),
+            PublishedId::Server(server) => format!("{}server/{server}", self.own(host)),
         }
     }
 
     /// The port or server that an entry of a host's list is of; none for a key of another form.
-    pub fn thing_of(&self, host: &str, key: &str) -> Option<Thing> {
+    pub fn own_entry_of(&self, host: &str, key: &str) -> Option<PublishedId> {
         let (kind, id) = key.strip_prefix(&self.own(host))?.split_once('/')?;
         let id = id.parse().ok()?;
         match kind {
-            "port" => Some(Thing::Port(PortId(id))),
-            "server" => Some(Thing::Server(ServerId(id))),
+            "port" => Some(PublishedId::Port(PortId(id))),
+            "server" => Some(PublishedId::Server(ServerId(id))),
             _ => None,
         }
     }

@@ -32,7 +32,7 @@ use super::kv::Kv;
 use super::publish::Entry;
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Epoch, Held, NetworkId, Registration, Thing};
+use crate::model::{Claim, Epoch, Held, NetworkId, PublishedId, Registration};
 
 /// How long after a backup was put back no new claims are made: other hosts put theirs again meanwhile.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -453,21 +453,21 @@ pub async fn forget(kv: &impl Kv, names: &Names, host: &str) -> Result<bool, For
             return Err(ForgetError::Alive(host.to_owned()));
         }
     }
-    forget_things(kv, names, host).await?;
+    forget_published(kv, names, host).await?;
     Ok(was_there)
 }
 
 /// What a host that is forgotten has told of, and was asked to do, goes with it.
-async fn forget_things(kv: &impl Kv, names: &Names, host: &str) -> Result<(), ForgetError> {
+async fn forget_published(kv: &impl Kv, names: &Names, host: &str) -> Result<(), ForgetError> {
     let gone = Compare::absent(Keys::One(names.host(host)));
     let told = kv.read(Keys::Prefix(names.own(host))).await?.1;
     for some in told.chunks(TOLD) {
         let mut then = Vec::new();
         for found in some {
             let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
-            let keys = match (names.thing_of(host, &found.key), network) {
-                (Some(Thing::Port(port)), Some(network)) => vec![names.port(network, host, port), names.place(port)],
-                (Some(Thing::Server(server)), _) => vec![names.server(host, server)],
+            let keys = match (names.own_entry_of(host, &found.key), network) {
+                (Some(PublishedId::Port(port)), Some(network)) => vec![names.port(network, host, port), names.place(port)],
+                (Some(PublishedId::Server(server)), _) => vec![names.server(host, server)],
                 _ => Vec::new(),
             };
             then.extend(keys.into_iter().chain([found.key.clone()]).map(|key| Op::Delete(Keys::One(key))));

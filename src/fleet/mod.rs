@@ -3,14 +3,14 @@
 //! ```text
 //!  service ── hosts, redefine, acquire, call ──► agent ──► member, roster ──► kv ──► etcd ──► POST /v3/…
 //!     ▲                                            │
-//!     └── Local: adopt, hold, own_things, abroad ──┘   one task on the daemon's event loop
+//!     └── Local: adopt, hold, take_in_remote ──────┘   one task on the daemon's event loop
 //! ```
 //!
 //! etcd holds what no single host may decide; everything else stays in the host's own [`store`](crate::store). What a host has of the
 //! fleet it notes there before it acts on it, so that it can start and work without etcd.
 //!
 //! [`agent`] joins and takes part: it tells that the host is alive, makes [`claims`] ahead, follows what others define and have
-//! ([`follow`], [`abroad`]), and tells of its own servers and ports ([`publish`]). Requests define networks and subnets
+//! ([`follow`], [`remotes`]), and tells of its own servers and ports ([`publish`]). Requests define networks and subnets
 //! ([`definitions`]), read what is on other hosts ([`elsewhere`], [`ports_watch`]), and are passed on ([`calls`]).
 //!
 //! # Keys
@@ -55,7 +55,6 @@
 //! The protocol of claims is run by the thousand in `tests/fleet` against a store in memory that loses, delays and cuts; all of it is run there
 //! with real hosts and members of etcd that are killed, stopped and cut off.
 
-pub mod abroad;
 pub mod agent;
 pub mod calls;
 pub mod claims;
@@ -69,4 +68,5 @@ pub mod member;
 pub mod ports_watch;
 pub mod publish;
 pub mod published;
+pub mod remotes;
 pub mod roster;

@@ -15,7 +15,7 @@ use super::agent::{Fleet, Local};
 use super::etcd::{Compare, KeyValue, Keys, Op, Txn};
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
-use crate::model::{NetworkId, Registration, ServerId, Thing};
+use crate::model::{NetworkId, PublishedId, Registration, ServerId};
 
 /// Of how many a transaction tells: etcd takes 128 parts, and a port has three.
 const SOME: usize = 32;
@@ -49,21 +49,21 @@ impl Fleet {
     ) -> Result<Infallible, MemberError> {
         let host = self.host();
         let (_, listed) = self.kv.pages(self.names.own(&host)).all().await?;
-        let mut told: BTreeMap<Thing, (Entry, i64)> = BTreeMap::new();
+        let mut told: BTreeMap<PublishedId, (Entry, i64)> = BTreeMap::new();
         for found in &listed {
-            if let Some(thing) = self.names.thing_of(&host, &found.key) {
-                told.insert(thing, (read_versioned(found)?, found.mod_revision));
+            if let Some(id) = self.names.own_entry_of(&host, &found.key) {
+                told.insert(id, (read_versioned(found)?, found.mod_revision));
             }
         }
         local.note_changes(true);
-        let own = local.own_things();
+        let own = local.published();
         let differs = own.iter().filter(|(id, one)| told.get(id).is_none_or(|(entry, _)| entry.digest != one.digest()));
         let gone = told.keys().filter(|id| !own.contains_key(id));
-        let mut waiting: BTreeSet<Thing> = differs.map(|(id, _)| *id).chain(gone.copied()).collect();
+        let mut waiting: BTreeSet<PublishedId> = differs.map(|(id, _)| *id).chain(gone.copied()).collect();
         drop(own);
         loop {
             while !waiting.is_empty() {
-                let some: Vec<Thing> = waiting.iter().take(SOME).copied().collect();
+                let some: Vec<PublishedId> = waiting.iter().take(SOME).copied().collect();
                 self.publish_some(&**local, (&registration, signed), &some, &mut told).await?;
                 some.iter().for_each(|one| _ = waiting.remove(one));
                 waiting.extend(local.take_changed());
@@ -78,35 +78,37 @@ impl Fleet {
         &self,
         local: &impl Local,
         (registration, signed): (&Registration, i64),
-        things: &[Thing],
-        told: &mut BTreeMap<Thing, (Entry, i64)>,
+        ids: &[PublishedId],
+        told: &mut BTreeMap<PublishedId, (Entry, i64)>,
     ) -> Result<(), MemberError> {
         let host = self.host();
         let joined =
             [Compare::made(self.names.host(&host), registration.created), Compare::unchanged(self.names.alive(&host), signed)];
         let mut txn = Txn::when(joined.into(), Vec::new());
-        let mut after: Vec<(Thing, Option<Entry>)> = Vec::new();
-        for id in things {
-            let own = self.names.own_thing(&host, *id);
+        let mut after: Vec<(PublishedId, Option<Entry>)> = Vec::new();
+        for id in ids {
+            let own = self.names.own_entry(&host, *id);
             let before = told.get(id);
             let guard = match before {
                 Some((_, revision)) => Compare::unchanged(own.clone(), *revision),
                 None => Compare::absent(Keys::One(own.clone())),
             };
-            let now = local.own_thing(*id);
+            let now = local.published_one(*id);
             let entry = now.as_ref().map(|one| Entry { digest: one.digest(), ..entry(one) });
             if before.map(|(before, _)| before.digest) == entry.map(|entry| entry.digest) {
                 continue;
             }
             match (*id, &now) {
-                (Thing::Server(server), Some(one)) => txn.success.push(Op::put(self.names.server(&host, server), one.value())),
-                (Thing::Server(server), None) => txn.success.push(Op::Delete(Keys::One(self.names.server(&host, server)))),
-                (Thing::Port(port), Some(Told::Port(one))) => {
+                (PublishedId::Server(server), Some(one)) => {
+                    txn.success.push(Op::put(self.names.server(&host, server), one.value()))
+                }
+                (PublishedId::Server(server), None) => txn.success.push(Op::Delete(Keys::One(self.names.server(&host, server)))),
+                (PublishedId::Port(port), Some(Told::Port(one))) => {
                     let at = Place { v: VERSION, network: one.network, host: host.clone() };
                     txn.success.push(Op::put(self.names.port(one.network, &host, port), one.value()));
                     txn.success.push(Op::put(self.names.place(port), json(&at)));
                 }
-                (Thing::Port(port), _) => {
+                (PublishedId::Port(port), _) => {
                     let network = before.and_then(|(before, _)| before.network);
                     let keys =
                         network.map(|network| self.names.port(network, &host, port)).into_iter().chain([self.names.place(port)]);
@@ -153,16 +155,16 @@ impl Fleet {
     ///
     /// # Errors
     /// It is one of the fleet again, or etcd does not answer; what is left of it then goes with the next try.
-    pub(super) async fn forget_things(&self, host: &str) -> Result<bool, ForgetError> {
+    pub(super) async fn forget_published(&self, host: &str) -> Result<bool, ForgetError> {
         let (kv, names) = (&self.kv, &self.names);
         let gone = Compare::absent(Keys::One(names.host(host)));
         let (_, listed) = kv.pages(names.own(host)).all().await?;
         for found in &listed {
             let mut keys = vec![found.key.clone()];
             let mut when = vec![gone.clone(), Compare::unchanged(found.key.clone(), found.mod_revision)];
-            match names.thing_of(host, &found.key) {
-                Some(Thing::Server(server)) => keys.push(names.server(host, server)),
-                Some(Thing::Port(port)) => {
+            match names.own_entry_of(host, &found.key) {
+                Some(PublishedId::Server(server)) => keys.push(names.server(host, server)),
+                Some(PublishedId::Port(port)) => {
                     let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
                     keys.extend(network.map(|network| names.port(network, host, port)));
                     // It may be on another host by now.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{address, number};
-use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, PortId, SubnetId, Thing};
+use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, PortId, PublishedId, SubnetId};
 
 use super::holding::MACS;
 use super::{Error, Inventory};
@@ -207,15 +207,15 @@ impl Inventory {
     }
 
     /// Takes what has changed.
-    pub fn take_changed(&mut self) -> BTreeSet<Thing> {
+    pub fn take_changed(&mut self) -> BTreeSet<PublishedId> {
         std::mem::take(&mut self.publishing.changed)
     }
 
     /// The ports of shared networks, and the servers.
-    pub fn published(&self) -> impl Iterator<Item = Thing> + '_ {
+    pub fn published_ids(&self) -> impl Iterator<Item = PublishedId> + '_ {
         let shared = self.networks.values().filter(|entry| entry.record.is_shared());
         let ports = shared.flat_map(|entry| entry.ports.iter().copied());
-        ports.map(Thing::Port).chain(self.servers.keys().copied().map(Thing::Server))
+        ports.map(PublishedId::Port).chain(self.servers.keys().copied().map(PublishedId::Server))
     }
 }
 

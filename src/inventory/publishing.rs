@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::model::Thing;
+use crate::model::PublishedId;
 
 /// What the fleet is to be told.
 #[derive(Debug, Default)]
 pub struct Publishing {
     /// Whether anybody tells it.
     pub(super) is_on: bool,
-    pub(super) changed: BTreeSet<Thing>,
+    pub(super) changed: BTreeSet<PublishedId>,
     /// Rung with each change.
     pub rung: Arc<Notify>,
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, Port, PortId, ServerId, Subnet, Thing};
+use crate::model::{Claim, Held, Mac, Need, Network, NetworkId, Port, PortId, PublishedId, ServerId, Subnet};
 
 use super::entries::{Inventory, SubnetEntry};
 use super::error::Error;
@@ -77,19 +77,19 @@ impl Inventory {
     /// Notes that a port of a network has changed, if the fleet is to be told.
     pub(super) fn port_changed(&mut self, network: NetworkId, port: PortId) {
         if self.publishing.is_on && self.networks.get(&network).is_some_and(|entry| entry.record.is_shared()) {
-            self.changed(Thing::Port(port));
+            self.changed(PublishedId::Port(port));
         }
     }
 
     /// Notes that a server has changed, if the fleet is to be told.
     pub(super) fn server_changed(&mut self, server: ServerId) {
         if self.publishing.is_on {
-            self.changed(Thing::Server(server));
+            self.changed(PublishedId::Server(server));
         }
     }
 
-    fn changed(&mut self, thing: Thing) {
-        self.publishing.changed.insert(thing);
+    fn changed(&mut self, id: PublishedId) {
+        self.publishing.changed.insert(id);
         self.publishing.rung.notify_one();
     }
 }

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::{Error, HostView, Service, view};
 use crate::clock;
-use crate::fleet::abroad::{Change as Abroad, Far};
 use crate::fleet::agent::{Fleet, Local, Status};
 use crate::fleet::member::{ForgetError, MemberError};
 use crate::fleet::published::{Published, Told};
+use crate::fleet::remotes::{RemoteChange, RemotePort};
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Claim, Held, Need, NetworkId, Registration, SubnetId, Thing};
+use crate::model::{Claim, Held, Need, NetworkId, PublishedId, Registration, SubnetId};
 use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
@@ -213,29 +213,29 @@ impl Local for Service {
         self.reconciler.lock().publish(is_on);
     }
 
-    fn own_things(&self) -> BTreeMap<Thing, Told> {
-        let all: Vec<Thing> = self.reconciler.lock().published().collect();
-        all.into_iter().filter_map(|thing| Some((thing, self.own_thing(thing)?))).collect()
+    fn published(&self) -> BTreeMap<PublishedId, Told> {
+        let all: Vec<PublishedId> = self.reconciler.lock().published_ids().collect();
+        all.into_iter().filter_map(|id| Some((id, self.published_one(id)?))).collect()
     }
 
-    fn own_thing(&self, thing: Thing) -> Option<Told> {
+    fn published_one(&self, id: PublishedId) -> Option<Told> {
         let state = self.reconciler.lock();
-        match thing {
-            Thing::Port(port) => {
+        match id {
+            PublishedId::Port(port) => {
                 let network = state.port(port).ok()?.record.network_id;
                 state.network(network).ok().filter(|entry| entry.record.is_shared())?;
                 let view = view::port(&state, port, self.host()).ok()?;
                 let shown = serde_json::to_value(&view).unwrap_or_default();
                 Some(Told::Port(Box::new(Published::new(&view.port, state.other_host_of(port).is_some(), shown))))
             }
-            Thing::Server(server) => {
+            PublishedId::Server(server) => {
                 let view = view::server(state.server(server).ok()?, self.host());
                 Some(Told::Server(serde_json::to_value(&view).unwrap_or_default()))
             }
         }
     }
 
-    fn take_changed(&self) -> BTreeSet<Thing> {
+    fn take_changed(&self) -> BTreeSet<PublishedId> {
         self.reconciler.lock().take_changed()
     }
 
@@ -244,28 +244,28 @@ impl Local for Service {
         rung.notified().await;
     }
 
-    fn abroad(self: Arc<Self>, network: NetworkId, change: Abroad) {
-        let remote = |far: Far| (far.mac, Remote { host: far.tunnel, addresses: far.addresses.into_iter().collect() });
+    fn take_in_remote(self: Arc<Self>, network: NetworkId, change: RemoteChange) {
+        let remote = |port: RemotePort| (port.mac, Remote { host: port.tunnel, addresses: port.addresses.into_iter().collect() });
         tracing::debug!(%network, ?change, "what other hosts have of it");
         match change {
-            Abroad::All(peers, ports) => {
+            RemoteChange::All(peers, ports) => {
                 // What is on this host is on no other, whatever is told of another one.
                 let overlay = {
                     let state = self.reconciler.lock();
-                    let others = ports.into_iter().filter(|far| !state.is_own_mac(network, far.mac));
+                    let others = ports.into_iter().filter(|port| !state.is_own_mac(network, port.mac));
                     Overlay::new(peers, others.map(remote))
                 };
                 self.reconciler.set_overlay(network, overlay);
             }
-            Abroad::Peer(host) => self.reconciler.put_peer(network, host),
-            Abroad::NoPeer(host) => self.reconciler.remove_peer(network, host),
-            Abroad::Port(far) => {
-                if !self.reconciler.lock().is_own_mac(network, far.mac) {
-                    let (mac, remote) = remote(far);
+            RemoteChange::Peer(host) => self.reconciler.put_peer(network, host),
+            RemoteChange::NoPeer(host) => self.reconciler.remove_peer(network, host),
+            RemoteChange::Port(port) => {
+                if !self.reconciler.lock().is_own_mac(network, port.mac) {
+                    let (mac, remote) = remote(port);
                     self.reconciler.put_remote(network, mac, remote);
                 }
             }
-            Abroad::NoPort(mac) => self.reconciler.remove_remote(network, mac),
+            RemoteChange::NoPort(mac) => self.reconciler.remove_remote(network, mac),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What hosts of a fleet tell each other of.
+//! By what a host names what it tells its fleet of.
 
 use super::ids::{PortId, ServerId};
 
-/// A port or a server.
+/// The id of a port or server that a host tells its fleet of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Thing {
+pub enum PublishedId {
     /// A port.
     Port(PortId),
     /// A server.
