@@ -29,10 +29,9 @@ use uuid::Uuid;
 use super::etcd::{Compare, Error as EtcdError, KeyValue, Keys, Op, Txn, TxnAnswer};
 use super::keys::Names;
 use super::kv::Kv;
-use super::publish::Entry;
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Epoch, Held, NetworkId, PublishedId, Registration};
+use crate::model::{Claim, Epoch, Held, NetworkId, Registration};
 
 /// How long after a backup was put back no new claims are made: other hosts put theirs again meanwhile.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -45,9 +44,6 @@ const TRIES: usize = 8;
 
 /// Among so many free blocks each host begins with another one: hosts that start together would all try the first.
 const CHOICE: usize = 32;
-
-/// How many of a forgotten host's ports and servers one transaction removes.
-const TOLD: usize = 32;
 
 /// A host's record in etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -453,32 +449,7 @@ pub async fn forget(kv: &impl Kv, names: &Names, host: &str) -> Result<bool, For
             return Err(ForgetError::Alive(host.to_owned()));
         }
     }
-    forget_published(kv, names, host).await?;
     Ok(was_there)
-}
-
-/// What a host that is forgotten has told of, and was asked to do, goes with it.
-async fn forget_published(kv: &impl Kv, names: &Names, host: &str) -> Result<(), ForgetError> {
-    let gone = Compare::absent(Keys::One(names.host(host)));
-    let told = kv.read(Keys::Prefix(names.own(host))).await?.1;
-    for some in told.chunks(TOLD) {
-        let mut then = Vec::new();
-        for found in some {
-            let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
-            let keys = match (names.own_entry_of(host, &found.key), network) {
-                (Some(PublishedId::Port(port)), Some(network)) => vec![names.port(network, host, port), names.place(port)],
-                (Some(PublishedId::Server(server)), _) => vec![names.server(host, server)],
-                _ => Vec::new(),
-            };
-            then.extend(keys.into_iter().chain([found.key.clone()]).map(|key| Op::Delete(Keys::One(key))));
-        }
-        if !kv.txn(Txn::when(vec![gone.clone()], then)).await?.succeeded {
-            return Err(ForgetError::Alive(host.to_owned()));
-        }
-    }
-    let calls = Op::Delete(Keys::Prefix(names.calls(host)));
-    kv.txn(Txn::when(vec![gone], vec![calls])).await?;
-    Ok(())
 }
 
 /// Why a host is not forgotten.

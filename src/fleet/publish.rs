@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{Fleet, Local};
-use super::etcd::{Compare, KeyValue, Keys, Op, Txn};
+use super::etcd::{Compare, Keys, Op, Txn};
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
 use crate::model::{NetworkId, PublishedId, Registration, ServerId};
@@ -159,23 +159,33 @@ impl Fleet {
         let (kv, names) = (&self.kv, &self.names);
         let gone = Compare::absent(Keys::One(names.host(host)));
         let (_, listed) = kv.pages(names.own(host)).all().await?;
-        for found in &listed {
-            let mut keys = vec![found.key.clone()];
-            let mut when = vec![gone.clone(), Compare::unchanged(found.key.clone(), found.mod_revision)];
-            match names.own_entry_of(host, &found.key) {
-                Some(PublishedId::Server(server)) => keys.push(names.server(host, server)),
-                Some(PublishedId::Port(port)) => {
-                    let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
-                    keys.extend(network.map(|network| names.port(network, host, port)));
-                    // It may be on another host by now.
-                    let place = kv.range(&Keys::One(names.place(port)), None, 0).await?.keys;
-                    let is_there = |found: &&KeyValue| read_versioned::<Place>(found).is_ok_and(|place| place.host == host);
-                    if let Some(place) = place.first().filter(is_there) {
-                        when.push(Compare::unchanged(place.key.clone(), place.mod_revision));
-                        keys.push(place.key.clone());
+        for some in listed.chunks(SOME) {
+            // A port may be on another host by now.
+            let ports = some.iter().filter_map(|found| match names.own_entry_of(host, &found.key)? {
+                PublishedId::Port(port) => Some(Op::read(Keys::One(names.place(port)))),
+                PublishedId::Server(_) => None,
+            });
+            let places = kv.txn(&Txn::when(Vec::new(), ports.collect())).await?;
+            let places = places.found().into_iter().flatten();
+            let places = places.filter(|found| read_versioned::<Place>(found).is_ok_and(|place| place.host == host));
+            let places: BTreeMap<&str, i64> = places.map(|found| (found.key.as_str(), found.mod_revision)).collect();
+            let (mut when, mut keys) = (vec![gone.clone()], Vec::new());
+            for found in some {
+                when.push(Compare::unchanged(found.key.clone(), found.mod_revision));
+                keys.push(found.key.clone());
+                match names.own_entry_of(host, &found.key) {
+                    Some(PublishedId::Server(server)) => keys.push(names.server(host, server)),
+                    Some(PublishedId::Port(port)) => {
+                        let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
+                        keys.extend(network.map(|network| names.port(network, host, port)));
+                        let place = names.place(port);
+                        if let Some(revision) = places.get(place.as_str()) {
+                            when.push(Compare::unchanged(place.clone(), *revision));
+                            keys.push(place);
+                        }
                     }
+                    None => {}
                 }
-                None => {}
             }
             let deletes = keys.into_iter().map(|key| Op::Delete(Keys::One(key))).collect();
             if !kv.txn(&Txn::when(when, deletes)).await?.succeeded {
