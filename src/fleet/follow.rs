@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::agent::{Fleet, Local};
 use super::definitions;
-use super::etcd::{Batch, Event, Keys, Op, Txn, Watch, WatchEnd, Watched};
+use super::etcd::{Batch, Event, KeyValue, Keys, Op, Txn, Watch, WatchEnd, Watched};
 use super::member::{HostRecord, MemberError, read_versioned};
-use super::published::Published;
-use super::remotes::{RemoteChange, Remotes};
+use super::published::Brief;
+use super::remotes::{RemoteChange, Remotes, ToldPort};
 use crate::model::NetworkId;
 use crate::model::definition::{Definition, DefinitionName};
 
@@ -69,7 +69,7 @@ impl Fleet {
         let mut following = Following { fleet: self, remotes, silent: BTreeMap::new(), watch };
         for found in &hosts {
             let host = self.names.last(&found.key).to_owned();
-            following.remotes.put_host(host.clone(), read_versioned::<HostRecord>(found)?.tunnel);
+            following.remotes.put_host(&host, read_versioned::<HostRecord>(found)?.tunnel);
             following.silent.insert(host, Instant::now());
         }
         alive.iter().for_each(|found| _ = following.silent.remove(self.names.last(&found.key)));
@@ -145,13 +145,12 @@ impl Fleet {
         let followed: BTreeSet<NetworkId> = following.remotes.networks().collect();
         for network in own.difference(&followed).copied() {
             let prefix = self.names.ports(network);
-            let (header, found) = self.kv.pages(prefix.clone()).all().await?;
-            let mut ports = BTreeMap::new();
-            for entry in &found {
-                if let Some(at) = self.names.port_of(network, &entry.key) {
-                    ports.insert(at, Published::read(entry)?);
-                }
-            }
+            let told = |found: KeyValue| {
+                let (host, port) = self.names.port_of(network, &found.key)?;
+                Some(Brief::read(&found).map(|brief| ToldPort { host, port, brief, revision: found.mod_revision }))
+            };
+            let (header, found) = self.kv.pages(prefix.clone()).map_all(told).await?;
+            let ports: Vec<ToldPort> = found.into_iter().flatten().collect::<Result<_, _>>()?;
             following.watch.add(&Watched { prefix, from: header.revision + 1 }).map_err(MemberError::Etcd)?;
             let change = following.remotes.enter(network, ports);
             Arc::clone(local).take_in_remote(network, change);
@@ -171,7 +170,7 @@ impl Fleet {
                     Event::Put(found) => read_versioned::<HostRecord>(found)?.tunnel,
                     Event::Delete { .. } => None,
                 };
-                tell(local, following.remotes.put_host(host, tunnel));
+                tell(local, following.remotes.put_host(&host, tunnel));
             } else if batch.prefix == self.names.all_alive() {
                 let host = self.names.last(event.key()).to_owned();
                 match event {
@@ -211,10 +210,12 @@ impl Fleet {
 
     fn take_in_port<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>, event: &Event) -> Result<(), MemberError> {
         let Some((network, host, port)) = self.names.port_at(event.key()) else { return Ok(()) };
-        let at = (host, port);
         let changes = match event {
-            Event::Put(found) => following.remotes.put(network, at, Published::read(found)?),
-            Event::Delete { .. } => following.remotes.remove(network, &at),
+            Event::Put(found) => {
+                let told = ToldPort { host, port, brief: Brief::read(found)?, revision: found.mod_revision };
+                following.remotes.put(network, told)
+            }
+            Event::Delete { .. } => following.remotes.remove(network, &host, port),
         };
         tell(local, changes.into_iter().map(|change| (network, change)).collect());
         Ok(())

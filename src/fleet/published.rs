@@ -55,6 +55,24 @@ impl Published {
     }
 }
 
+/// What other hosts keep of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Brief {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: Box<[IpAddr]>,
+    /// Nothing leads to it.
+    #[serde(default)]
+    pub is_kept_down: bool,
+}
+
+impl Brief {
+    pub(super) fn read(found: &KeyValue) -> Result<Self, MemberError> {
+        read_versioned(found)
+    }
+}
+
 /// A port or a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {

@@ -43,7 +43,12 @@ impl Inventory {
         }
     }
 
-    /// Takes in that a host has no ports of a network any more, or is lost. The ports that it had go along.
+    /// Takes in that a host with ports of a network is lost: it is sent no copy of what is for all.
+    pub fn lose_peer(&mut self, network: NetworkId, host: IpAddr) {
+        self.change_overlay(network, |overlay| overlay.lose_peer(host));
+    }
+
+    /// Takes in that a host has no ports of a network any more. The ports that it had go along.
     pub fn remove_peer(&mut self, network: NetworkId, host: IpAddr) {
         self.change_overlay(network, |overlay| overlay.remove_peer(host));
     }

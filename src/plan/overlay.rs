@@ -150,9 +150,9 @@ pub struct Overlay {
     peers: BTreeSet<IpAddr>,
     remotes: BTreeMap<Mac, Remote>,
     /// Who has an address, for which ARP and neighbour discovery are answered.
-    holders: BTreeMap<IpAddr, BTreeSet<Mac>>,
+    holders: BTreeSet<(IpAddr, Mac)>,
     /// The ports of each host.
-    of_host: BTreeMap<IpAddr, BTreeSet<Mac>>,
+    of_host: BTreeSet<(IpAddr, Mac)>,
 }
 
 impl Overlay {
@@ -167,7 +167,7 @@ impl Overlay {
 
     /// Keeps only these hosts, with ports that have such a MAC.
     pub fn retain(&mut self, keeps_host: impl Fn(IpAddr) -> bool, keeps_port: impl Fn(Mac) -> bool) {
-        let hosts = self.peers.iter().chain(self.of_host.keys()).copied();
+        let hosts = self.peers.iter().copied().chain(self.of_host.iter().map(|(host, _)| *host));
         let others: BTreeSet<IpAddr> = hosts.filter(|host| !keeps_host(*host)).collect();
         others.into_iter().for_each(|host| drop(self.remove_peer(host)));
         let ports: Vec<Mac> = self.remotes.keys().copied().filter(|mac| !keeps_port(*mac)).collect();
@@ -185,10 +185,16 @@ impl Overlay {
         BTreeSet::from([Entry::Flood(host)])
     }
 
+    /// Sends a host no copies of what is for all. Returns the entries that this is about.
+    pub fn lose_peer(&mut self, host: IpAddr) -> BTreeSet<Entry> {
+        self.peers.remove(&host);
+        BTreeSet::from([Entry::Flood(host)])
+    }
+
     /// Forgets a host and all ports on it. Returns the entries that this is about.
     pub fn remove_peer(&mut self, host: IpAddr) -> BTreeSet<Entry> {
         self.peers.remove(&host);
-        let ports = self.of_host.remove(&host).unwrap_or_default();
+        let ports: Vec<Mac> = of(&self.of_host, host).collect();
         let mut about = BTreeSet::from([Entry::Flood(host)]);
         ports.into_iter().for_each(|mac| about.extend(self.remove_remote(mac)));
         about
@@ -202,10 +208,10 @@ impl Overlay {
         for ip in &remote.addresses {
             // Of two ports with one address, as while it moves, the first by MAC counts.
             about.extend(self.neighbour(*ip));
-            self.holders.entry(*ip).or_default().insert(mac);
+            self.holders.insert((*ip, mac));
             about.extend(self.neighbour(*ip));
         }
-        self.of_host.entry(remote.host).or_default().insert(mac);
+        self.of_host.insert((remote.host, mac));
         about.extend([Entry::Forward { mac, to: remote.host }, Entry::Bridge(mac)]);
         self.remotes.insert(mac, remote);
         about
@@ -217,16 +223,15 @@ impl Overlay {
         let mut about = BTreeSet::from([Entry::Forward { mac, to: remote.host }, Entry::Bridge(mac)]);
         for ip in &remote.addresses {
             about.extend(self.neighbour(*ip));
-            forget(&mut self.holders, ip, mac);
+            self.holders.remove(&(*ip, mac));
             about.extend(self.neighbour(*ip));
         }
-        forget(&mut self.of_host, &remote.host, mac);
+        self.of_host.remove(&(remote.host, mac));
         about
     }
 
     fn neighbour(&self, ip: IpAddr) -> Option<Entry> {
-        let mac = *self.holders.get(&ip)?.first()?;
-        Some(Entry::Neighbour { ip, mac })
+        of(&self.holders, ip).next().map(|mac| Entry::Neighbour { ip, mac })
     }
 
     /// Whether an entry is one of the network's.
@@ -245,7 +250,7 @@ impl Overlay {
         let flood = self.peers.iter().map(|host| Entry::Flood(*host));
         let ports = self.remotes.iter();
         let ports = ports.flat_map(|(mac, remote)| [Entry::Forward { mac: *mac, to: remote.host }, Entry::Bridge(*mac)]);
-        flood.chain(ports).chain(self.holders.keys().filter_map(|ip| self.neighbour(*ip))).collect()
+        flood.chain(ports).chain(self.holders.iter().filter_map(|(ip, _)| self.neighbour(*ip))).collect()
     }
 
     /// The hosts that get a copy of what is for all.
@@ -254,13 +259,9 @@ impl Overlay {
     }
 }
 
-fn forget(of: &mut BTreeMap<IpAddr, BTreeSet<Mac>>, ip: &IpAddr, mac: Mac) {
-    if let Some(macs) = of.get_mut(ip) {
-        macs.remove(&mac);
-        if macs.is_empty() {
-            of.remove(ip);
-        }
-    }
+/// The MACs that an index has at an address, in order.
+fn of(index: &BTreeSet<(IpAddr, Mac)>, at: IpAddr) -> impl Iterator<Item = Mac> + '_ {
+    index.range((at, Mac([0; 6]))..=(at, Mac([0xff; 6]))).map(|(_, mac)| *mac)
 }
 
 /// What of all networks is on other hosts. Clones share it: the inventory writes it, and the watch tells by it an entry that another

@@ -41,7 +41,12 @@ impl Reconciler {
         self.follow_overlay(network, |state| state.put_peer(network, host));
     }
 
-    /// Takes in that a host has no ports of a network any more, or is lost. The ports that it had go along.
+    /// Takes in that a host with ports of a network is lost: it is sent no copy of what is for all.
+    pub fn lose_peer(self: &Arc<Self>, network: NetworkId, host: std::net::IpAddr) {
+        self.follow_overlay(network, |state| state.lose_peer(network, host));
+    }
+
+    /// Takes in that a host has no ports of a network any more. The ports that it had go along.
     pub fn remove_peer(self: &Arc<Self>, network: NetworkId, host: std::net::IpAddr) {
         self.follow_overlay(network, |state| state.remove_peer(network, host));
     }

@@ -258,6 +258,7 @@ impl Local for Service {
                 self.reconciler.set_overlay(network, overlay);
             }
             RemoteChange::Peer(host) => self.reconciler.put_peer(network, host),
+            RemoteChange::Lost(host) => self.reconciler.lose_peer(network, host),
             RemoteChange::NoPeer(host) => self.reconciler.remove_peer(network, host),
             RemoteChange::Port(port) => {
                 if !self.reconciler.lock().is_own_mac(network, port.mac) {

@@ -31,6 +31,7 @@ fn mac(n: u8) -> Mac {
 #[derive(Debug, Clone)]
 enum Change {
     Peer(u8, bool),
+    Lost(u8),
     Put(u8, u8, BTreeSet<u8>),
     Remove(u8),
 }
@@ -38,6 +39,7 @@ enum Change {
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let change = prop_oneof![
         (0..4_u8, any::<bool>()).prop_map(|(host, there)| Change::Peer(host, there)),
+        (0..4_u8).prop_map(Change::Lost),
         (0..5_u8, 0..4_u8, btree_set(0..6_u8, 0..3)).prop_map(|(mac, host, ips)| Change::Put(mac, host, ips)),
         (0..5_u8).prop_map(Change::Remove),
     ];
@@ -50,6 +52,7 @@ impl Change {
         match self {
             Self::Peer(n, true) => overlay.put_peer(host(*n)),
             Self::Peer(n, false) => overlay.remove_peer(host(*n)),
+            Self::Lost(n) => overlay.lose_peer(host(*n)),
             Self::Put(n, at, ips) => {
                 let addresses = ips.iter().map(|ip| [10, 0, 0, *ip].into()).collect();
                 overlay.put_remote(mac(*n), Remote { host: host(*at), addresses })

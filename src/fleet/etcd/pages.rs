@@ -60,12 +60,20 @@ impl Pages {
     ///
     /// # Errors
     /// They cannot be read. A reading that compaction has overtaken is begun anew twice.
-    pub async fn all(mut self) -> Result<(Header, Vec<KeyValue>), Error> {
+    pub async fn all(self) -> Result<(Header, Vec<KeyValue>), Error> {
+        self.map_all(|found| found).await
+    }
+
+    /// The same, of each what `map` makes of it: only a page of them is in memory.
+    ///
+    /// # Errors
+    /// As [`Pages::all`].
+    pub async fn map_all<T>(mut self, map: impl Fn(KeyValue) -> T) -> Result<(Header, Vec<T>), Error> {
         let mut again = 2;
         let mut keys = Vec::new();
         loop {
             match self.next().await {
-                Ok(Some(page)) => keys.extend(page.keys),
+                Ok(Some(page)) => keys.extend(page.keys.into_iter().map(&map)),
                 Ok(None) => break,
                 Err(Error::Compacted(_)) if again > 0 => {
                     again -= 1;
