@@ -49,7 +49,7 @@ pub(super) async fn pass_on(State(state): State<AppState>, request: Request, nex
     match state.host_of(id).await {
         Ok(Some(host)) => match ask(&state, &host, request).await {
             Ok(answer) => response(answer),
-            Err(error) => error::answer_and_log(&error.into(), dialect),
+            Err(error) => error::answer_and_log(&error, dialect),
         },
         Ok(None) if *request.method() == Method::DELETE => match state.withdraw(PortId(id)).await {
             Ok(true) => {
@@ -80,11 +80,10 @@ fn subject(method: &Method, path: &str) -> Option<Uuid> {
     (!is_here).then_some(id)
 }
 
-async fn ask(state: &AppState, host: &str, request: Request) -> Result<Answer, service::Error> {
+async fn ask(state: &AppState, host: &str, request: Request) -> Result<Answer, ApiError> {
     let (head, body) = request.into_parts();
     let caller = head.extensions.get::<Caller>().cloned();
-    // The listener has limited the body's size.
-    let body = to_bytes(body, LONGEST).await.unwrap_or_default();
+    let body = to_bytes(body, LONGEST).await.map_err(|_| ApiError::BodyTooLarge { limit: LONGEST })?;
     let path = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
     let makes = (head.method == Method::POST).then(|| new_port(head.uri.path(), &body)).flatten();
     let request = service::PassedRequest {
@@ -95,7 +94,7 @@ async fn ask(state: &AppState, host: &str, request: Request) -> Result<Answer, s
     };
     let (who, request_id) = caller.map(|caller| (named(&caller.id), caller.request_id.0)).unzip();
     let call = state.new_call(who.unwrap_or_default(), request_id, request, makes);
-    state.call(host, &call).await
+    Ok(state.call(host, &call).await?)
 }
 
 /// A client as it is known at the other host: by the name in its certificate, which is the same at each.

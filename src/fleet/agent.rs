@@ -280,18 +280,7 @@ impl Fleet {
 
     async fn try_to_take_part<L: Local>(&self, local: &Arc<L>) -> Result<Infallible, MemberError> {
         let known = self.state().registration;
-        let joined = self.member.join(known, &local.claims()).await?;
-        if joined.was_forgotten {
-            tracing::warn!("the fleet had forgotten this host, which is registered anew");
-        }
-        for (held, host) in &joined.lost {
-            tracing::error!(claim = ?held.claim, host, "another host has what ports of this host may have: they are kept down");
-        }
-        let is_settled = !joined.is_other_epoch && known.is_none_or(|known| known.is_settled);
-        let registration = Registration { is_settled, ..joined.registration };
-        // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
-        Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
-        self.state().registration = Some(registration);
+        let registration = self.join(local, known).await?;
         let lease = self.kv.grant(LIFE).await?;
         let (sign, signed) = self.sign(&**local, &registration, Some(lease)).await?;
         self.stands(&**local, Ok(registration.seen));
@@ -307,6 +296,24 @@ impl Fleet {
             self.is_to_join_again(),
         )?;
         Ok(ended)
+    }
+
+    /// Joins, and notes what came of it. What a request claims meanwhile it claims before or after: else it would be forgotten here.
+    async fn join<L: Local>(&self, local: &Arc<L>, known: Option<Registration>) -> Result<Registration, MemberError> {
+        let _turn = self.claiming.lock().await;
+        let joined = self.member.join(known, &local.claims()).await?;
+        if joined.was_forgotten {
+            tracing::warn!("the fleet had forgotten this host, which is registered anew");
+        }
+        for (held, host) in &joined.lost {
+            tracing::error!(claim = ?held.claim, host, "another host has what ports of this host may have: they are kept down");
+        }
+        let is_settled = !joined.is_other_epoch && known.is_none_or(|known| known.is_settled);
+        let registration = Registration { is_settled, ..joined.registration };
+        // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
+        Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
+        self.state().registration = Some(registration);
+        Ok(registration)
     }
 
     /// Tells that this host is alive.

@@ -2,7 +2,8 @@
 //!
 //! A call is a request of a client's as it came. It is in etcd until the host that it is for has carried it out; the transaction that removes
 //! it writes the answer. A host that dies meanwhile finds it again, and carries it out once: a call has an idempotency key. A call that makes
-//! a port stays when no answer comes in time: it is carried out when that host is back, unless it is withdrawn before.
+//! a port stays when no answer comes in time: it is carried out when that host is back, unless it is withdrawn before. Where etcd's answer is
+//! lost, the call may be there, and its answer is waited for all the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::agent::Fleet;
@@ -82,7 +83,7 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotAnswered {
-    /// The host has not answered in time. The call is not carried out any more, or waits, as one that makes a port does.
+    /// The host has not answered in time. The call waits, as one that makes a port does, or is withdrawn as far as etcd can be reached.
     Silent,
     /// The host is not one of the fleet any more, or this one is not: nothing was asked.
     NotAsked,
@@ -126,15 +127,20 @@ impl Fleet {
         // Whatever comes of it, nobody waits any more then.
         let _ends = Ends { fleet: self, call: call.id };
         let when = vec![Compare::made(self.names.host(&own), registration.created), Compare::present(self.names.host(host))];
-        let put = self.kv.txn(&Txn::when(when, vec![Op::put(key.clone(), json(call))])).await.map_err(MemberError::from)?;
-        if !put.succeeded {
-            return Err(NotAnswered::NotAsked);
+        let until = Instant::now() + PATIENCE;
+        match self.kv.txn(&Txn::when(when, vec![Op::put(key.clone(), json(call))])).await {
+            Ok(put) if !put.succeeded => return Err(NotAnswered::NotAsked),
+            // It may be there, or come yet: then it is answered.
+            Err(error) if error.may_be_done() => tracing::debug!(%error, host, "whether it is asked is not known"),
+            put => _ = put.map_err(MemberError::from)?,
         }
-        if let Ok(Ok(answer)) = timeout(PATIENCE, answer).await {
+        if let Ok(Ok(answer)) = timeout_at(until, answer).await {
             return Ok(answer);
         }
-        if call.makes.is_none() {
-            self.kv.txn(&Txn::when(Vec::new(), vec![Op::Delete(Keys::One(key))])).await.map_err(MemberError::from)?;
+        if call.makes.is_none()
+            && let Err(error) = self.kv.txn(&Txn::when(Vec::new(), vec![Op::Delete(Keys::One(key))])).await
+        {
+            tracing::debug!(%error, host, "what it was asked is not withdrawn");
         }
         Err(NotAnswered::Silent)
     }

@@ -5,9 +5,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::agent::{Fleet, Local};
+use super::etcd::LIMIT;
 use super::member::{Claimed, MemberError};
 use crate::model::{Claim, Held, Need, SubnetId};
 
@@ -51,7 +52,8 @@ impl Fleet {
     pub async fn acquire<L: Local>(&self, local: &L, need: &Need) -> Result<(), Refused> {
         // Known at once where there is nothing to wait for.
         self.registered()?;
-        let _turn = self.claiming.lock().await;
+        let joins = |_| MemberError::NotConnected("this host is joining its fleet".to_owned());
+        let _turn = timeout(LIMIT, self.claiming.lock()).await.map_err(joins)?;
         if local.has(need) {
             return Ok(());
         }

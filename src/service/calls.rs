@@ -15,9 +15,10 @@ use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortI
 pub use crate::fleet::calls::{Answer, Call, NewPort as NewPortOfCall, Request as PassedRequest};
 
 impl Service {
-    fn in_fleet(&self) -> Result<&Fleet, Error> {
+    /// The fleet that this host is in.
+    pub(super) fn in_fleet(&self) -> Result<&Arc<Fleet>, Error> {
         let none = || Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned());
-        self.fleet.get().map(AsRef::as_ref).ok_or_else(none)
+        self.fleet.get().ok_or_else(none)
     }
 
     /// Whether this host has the port or the server with this id.

@@ -26,8 +26,7 @@ impl Service {
     /// # Errors
     /// Etcd does not answer, or this host is in no fleet.
     pub async fn fleet_events(&self, after: Option<u64>) -> Result<FleetReader, Error> {
-        let none = || Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned());
-        let fleet = Arc::clone(self.fleet.get().ok_or_else(none)?);
+        let fleet = Arc::clone(self.in_fleet()?);
         fleet.check_connected()?;
         let watch = fleet.watch_ports(after).await?;
         Ok(FleetReader { fleet, watch, phases: HashMap::new() })

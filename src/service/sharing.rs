@@ -47,8 +47,7 @@ impl Service {
         if shared.is_empty() || context.follows {
             return Ok(self.reconciler.commit(changes, purpose).await?);
         }
-        let fleet =
-            self.fleet.get().ok_or(Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned()))?;
+        let fleet = self.in_fleet()?;
         fleet.redefine(&shared).await.map_err(not_defined)?;
         let Err(error) = self.reconciler.commit(changes, purpose).await else { return Ok(()) };
         // Nothing is made when the answer is an error. Other changes this host follows by itself, as any other host does.
