@@ -48,7 +48,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let host = 0..HOSTS.len();
     let step = prop_oneof![
-        1 => (host.clone(), proptest::option::of(1..3_u8)).prop_map(|(host, at)| Step::Tunnel(host, at.map(|at| 10 * at + host as u8))),
+        1 => (host.clone(), proptest::option::of(1..3_u8)).prop_map(|(host, at)| Step::Tunnel(host, at.map(|at| 10 * at + u8::try_from(host).unwrap()))),
         1 => (host.clone(), any::<bool>()).prop_map(|(host, is_lost)| Step::Lost(host, is_lost)),
         6 => (0..2_u8, host.clone(), 0..4_u32, 0..3_u32, proptest::bool::weighted(0.2))
             .prop_map(|(network, host, port, mac, down)| Step::Put(network, host, port, mac, down)),
