@@ -1,4 +1,4 @@
-//! What is defined for all hosts: networks and subnets.
+//! What is defined for all hosts: networks, subnets and security groups.
 //!
 //! A host changes a definition only where it has followed all that was done to it before, which each transaction has as its guard: nothing
 //! of what it depends on is newer than the revision up to which the host has followed. What was changed meanwhile is followed first, and the
@@ -12,7 +12,8 @@ use super::keys::Names;
 use super::member::{MemberError, VERSION, json, read_versioned};
 use super::published::Published;
 use crate::model::definition::{Definition, DefinitionName as Name, Redefinition};
-use crate::model::{Network, NetworkKind};
+use crate::model::rule::{DEFAULT_NAME, default_name_of};
+use crate::model::{Group, Network, NetworkId, NetworkKind, Scope};
 
 /// How many guards, and how many changes, etcd takes in one transaction unless it is told otherwise (`--max-txn-ops`).
 const PARTS: usize = 128;
@@ -46,8 +47,10 @@ struct Record {
 /// The value of a definition in etcd.
 fn value(definition: &Definition) -> Vec<u8> {
     let mut definition = definition.clone();
-    if let Definition::Network(network) = &mut definition {
-        network.zone = 0;
+    match &mut definition {
+        Definition::Network(network) => network.zone = 0,
+        Definition::Group(group) => group.scope = Scope::Fleet,
+        Definition::Subnet(_) => {}
     }
     json(&Record { v: VERSION, definition })
 }
@@ -57,7 +60,18 @@ pub(super) fn read(found: &KeyValue) -> Result<Definition, MemberError> {
     Ok(read_versioned::<Record>(found)?.definition)
 }
 
-/// What a network has in the fleet that no other may have: its number of VXLAN, its VLAN of a physical network, or that one's untagged side.
+/// What a definition has in the fleet that no other may have: a network's number of VXLAN, its VLAN of a physical network, or that one's
+/// untagged side; a project of which a group is its own.
+fn taken(names: &Names, definition: &Definition) -> Option<(String, String)> {
+    match definition {
+        Definition::Network(network) => Some((segment(names, network)?, network.id.to_string())),
+        Definition::Group(group) if group.name == DEFAULT_NAME => {
+            Some((names.default_group(&group.project_id), group.id.to_string()))
+        }
+        Definition::Subnet(_) | Definition::Group(_) => None,
+    }
+}
+
 fn segment(names: &Names, network: &Network) -> Option<String> {
     match (network.kind, &network.physical_network, network.segmentation_id) {
         (NetworkKind::Vxlan, _, Some(vni)) => Some(names.vxlan(vni)),
@@ -81,19 +95,17 @@ impl Fleet {
         let registration = self.registered()?;
         let followed = *self.followed.borrow();
         let mut txn = Txn::when(vec![Compare::made(self.names.host(&self.host()), registration.created)], Vec::new());
-        let (mut reads, mut ports) = (Vec::new(), Vec::new());
+        let (mut reads, mut gone) = (Vec::new(), Vec::new());
         for change in changes {
             match change {
                 Redefinition::New(definition) => {
                     let key = self.names.definition(definition.name());
                     txn.compare.push(Compare::absent(Keys::One(key.clone())));
                     self.depends(definition, followed, &mut txn, &mut reads, changes);
-                    if let Definition::Network(network) = definition
-                        && let Some(segment) = segment(&self.names, network)
-                    {
-                        txn.compare.push(Compare::absent(Keys::One(segment.clone())));
-                        txn.success.push(Op::put(segment.clone(), network.id.to_string()));
-                        reads.push(Keys::One(segment));
+                    if let Some((taken, by)) = taken(&self.names, definition) {
+                        txn.compare.push(Compare::absent(Keys::One(taken.clone())));
+                        txn.success.push(Op::put(taken.clone(), by));
+                        reads.push(Keys::One(taken));
                     }
                     txn.success.push(Op::put(key.clone(), value(definition)));
                     reads.push(Keys::One(key));
@@ -110,21 +122,33 @@ impl Fleet {
                     txn.compare.extend([Compare::present(key.clone()), none_newer(Keys::One(key.clone()), followed)]);
                     txn.success.push(Op::Delete(Keys::One(key.clone())));
                     reads.push(Keys::One(key));
-                    ports.push(*name);
+                    gone.push(*name);
+                }
+                Redefinition::Needed(name) => {
+                    let key = self.names.definition(*name);
+                    txn.compare.push(Compare::present(key.clone()));
+                    reads.push(Keys::One(key));
                 }
             }
         }
-        for name in &ports {
-            let network = name.network();
+        for name in &gone {
             self.check_unused(*name).await?;
-            if let Name::Network(_) = name {
+            match *name {
                 // Who has made a port meanwhile has told of it.
-                txn.compare.push(Compare::absent(Keys::Prefix(self.names.ports(network))));
-                txn.success.push(Op::Delete(Keys::Prefix(self.names.subnets(network))));
+                Name::Network(network) => {
+                    txn.compare.push(Compare::absent(Keys::Prefix(self.names.ports(network))));
+                    txn.success.push(Op::Delete(Keys::Prefix(self.names.subnets(network))));
+                }
+                Name::Subnet(..) => {}
+                // The rules that name it are known, and go with it.
+                Name::Group(group) => {
+                    txn.compare.push(Compare::absent(Keys::Prefix(self.names.members(group))));
+                    txn.compare.push(none_newer(Keys::Prefix(self.names.groups()), followed));
+                }
             }
         }
-        for gone in self.segments_of(&ports).await? {
-            txn.success.push(Op::Delete(Keys::One(gone)));
+        for taken in self.taken_by(&gone).await? {
+            txn.success.push(Op::Delete(Keys::One(taken)));
         }
         let parts = txn.compare.len().max(txn.success.len()).max(reads.len());
         if parts > PARTS {
@@ -134,11 +158,15 @@ impl Fleet {
         if answer.succeeded {
             return Ok(answer.header.revision);
         }
-        for name in &ports {
+        let mut newest = answer.found().into_iter().flatten().map(|found| found.mod_revision).max();
+        for name in &gone {
             self.check_unused(*name).await?;
+            if let Name::Group(_) = name {
+                let (_, groups) = self.kv.pages(self.names.groups()).all().await.map_err(MemberError::from)?;
+                newest = newest.max(groups.iter().map(|found| found.mod_revision).max());
+            }
         }
         // What is newer is followed before the next try. What is gone has no revision but a later one than was followed.
-        let newest = answer.found().into_iter().flatten().map(|found| found.mod_revision).max();
         Err(NotDefined::Newer(newest.unwrap_or(0).max(followed + 1)))
     }
 
@@ -176,76 +204,108 @@ impl Fleet {
 
     /// The hosts with ports that use something.
     async fn users(&self, name: Name) -> Result<Vec<String>, MemberError> {
-        let network = name.network();
+        let mut hosts: Vec<String> = match name {
+            Name::Network(network) => self.hosts_on(network, |_| Ok(true)).await?,
+            Name::Subnet(network, subnet) => {
+                self.hosts_on(network, |entry| Ok(Published::read(entry)?.subnets.contains(&subnet))).await?
+            }
+            Name::Group(group) => {
+                let (_, found) = self.kv.pages(self.names.members(group)).all().await?;
+                found.iter().filter_map(|entry| self.names.host_of_member(group, &entry.key)).map(str::to_owned).collect()
+            }
+        };
+        hosts.dedup();
+        Ok(hosts)
+    }
+
+    /// The hosts of those ports of a network that are asked for.
+    async fn hosts_on(
+        &self,
+        network: NetworkId,
+        is_asked_for: impl Fn(&KeyValue) -> Result<bool, MemberError>,
+    ) -> Result<Vec<String>, MemberError> {
         let (_, found) = self.kv.pages(self.names.ports(network)).all().await?;
         let mut hosts: Vec<String> = Vec::new();
         for entry in &found {
             let Some((host, _)) = self.names.port_of(network, &entry.key) else { continue };
-            let uses = match name {
-                Name::Network(_) => true,
-                Name::Subnet(_, subnet) => Published::read(entry)?.subnets.contains(&subnet),
-            };
-            if uses && hosts.last() != Some(&host) {
+            if hosts.last() != Some(&host) && is_asked_for(entry)? {
                 hosts.push(host);
             }
         }
         Ok(hosts)
     }
 
-    /// What networks that are to go have that no other may have.
-    async fn segments_of(&self, gone: &[Name]) -> Result<Vec<String>, MemberError> {
+    /// What definitions that are to go have that no other may have.
+    async fn taken_by(&self, gone: &[Name]) -> Result<Vec<String>, MemberError> {
         let mut all = Vec::new();
-        for name in gone.iter().filter(|name| matches!(name, Name::Network(_))) {
+        for name in gone.iter().filter(|name| !matches!(name, Name::Subnet(..))) {
             let found = self.kv.range(&Keys::One(self.names.definition(*name)), None, 0).await?.keys;
-            if let Some(Definition::Network(network)) = found.first().map(read).transpose()? {
-                all.extend(segment(&self.names, &network));
-            }
+            let definition = found.first().map(read).transpose()?;
+            all.extend(definition.and_then(|definition| taken(&self.names, &definition)).map(|(key, _)| key));
         }
         Ok(all)
     }
 
     /// Defines again what is missing, which this host has not seen deleted or cannot do without. What is there stays as it is. Answers with
-    /// what cannot be: another network has its number by now, or it is of such a network.
+    /// what cannot be: another network has its number by now, or it is of such a network. A group that was its project's own, and is not any
+    /// more, gets another name.
     pub(super) async fn define_again(&self, missing: &[Definition]) -> Result<Vec<Name>, MemberError> {
-        let registration = self.registered()?;
-        let host = self.names.host(&self.host());
         let mut refused = Vec::new();
         for definition in missing {
-            let key = self.names.definition(definition.name());
-            let mut when = vec![Compare::made(host.clone(), registration.created), Compare::absent(Keys::One(key.clone()))];
-            let mut puts = vec![Op::put(key.clone(), value(definition))];
-            match definition {
-                Definition::Network(network) => {
-                    if let Some(segment) = segment(&self.names, network) {
-                        when.push(Compare::absent(Keys::One(segment.clone())));
-                        puts.push(Op::put(segment, network.id.to_string()));
-                    }
-                }
-                Definition::Subnet(subnet) => {
-                    when.push(Compare::present(self.names.definition(Name::Network(subnet.network_id))))
-                }
+            let mut is_defined = self.define_missing(definition).await?;
+            if let Definition::Group(group) = definition
+                && !is_defined
+            {
+                let beside = Group { name: default_name_of(&self.host()), ..Group::clone(group) };
+                is_defined = self.define_missing(&Definition::Group(Box::new(beside))).await?;
             }
-            let answer = self.kv.txn(&Txn::when(when, puts).or_read([Keys::One(host.clone()), Keys::One(key)])).await?;
-            if answer.succeeded {
-                continue;
-            }
-            let read = answer.found();
-            let found = |place: usize| read.get(place).and_then(|found| found.first());
-            if found(0).is_none_or(|record| record.create_revision != registration.created) {
-                return Err(MemberError::Forgotten(self.host()));
-            }
-            if found(1).is_none() {
+            if !is_defined {
                 refused.push(definition.name());
             }
         }
         Ok(refused)
     }
 
+    /// Defines something unless it is defined. False if it cannot be.
+    async fn define_missing(&self, definition: &Definition) -> Result<bool, MemberError> {
+        let registration = self.registered()?;
+        let host = self.names.host(&self.host());
+        let key = self.names.definition(definition.name());
+        let mut when = vec![Compare::made(host.clone(), registration.created), Compare::absent(Keys::One(key.clone()))];
+        let mut puts = vec![Op::put(key.clone(), value(definition))];
+        if let Some((taken, by)) = taken(&self.names, definition) {
+            when.push(Compare::absent(Keys::One(taken.clone())));
+            puts.push(Op::put(taken, by));
+        }
+        if let Definition::Subnet(subnet) = definition {
+            when.push(Compare::present(self.names.definition(Name::Network(subnet.network_id))));
+        }
+        let answer = self.kv.txn(&Txn::when(when, puts).or_read([Keys::One(host), Keys::One(key)])).await?;
+        if answer.succeeded {
+            return Ok(true);
+        }
+        let read = answer.found();
+        let found = |place: usize| read.get(place).and_then(|found| found.first());
+        match found(0).is_none_or(|record| record.create_revision != registration.created) {
+            true => Err(MemberError::Forgotten(self.host())),
+            false => Ok(found(1).is_some()),
+        }
+    }
+
+    /// Puts a definition back as it was before this host has changed it at a revision, unless another host has changed it since.
+    pub async fn put_back(&self, definition: &Definition, revision: i64) {
+        let key = self.names.definition(definition.name());
+        let txn = Txn::when(vec![Compare::unchanged(key.clone(), revision)], vec![Op::put(key, value(definition))]);
+        if let Err(error) = self.kv.txn(&txn).await {
+            tracing::warn!(name = ?definition.name(), %error, "a change that this host could not make may be there for other hosts");
+        }
+    }
+
     /// Takes definitions back that this host has just made and cannot note. What cannot be taken back stays, and is followed.
     pub async fn take_back(&self, names: Vec<Name>) {
         for name in names {
-            if let Ok(segments) = self.segments_of(&[name]).await {
-                let keys = [self.names.definition(name)].into_iter().chain(segments);
+            if let Ok(taken) = self.taken_by(&[name]).await {
+                let keys = [self.names.definition(name)].into_iter().chain(taken);
                 let gone = keys.map(|key| Op::Delete(Keys::One(key))).collect();
                 if let Err(error) = self.kv.txn(&Txn::when(Vec::new(), gone)).await {
                     tracing::warn!(?name, %error, "what was not made here may be defined for other hosts");

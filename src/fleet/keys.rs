@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::model::definition::DefinitionName as Name;
-use crate::model::{Claim, Mac, NetworkId, PortId, PublishedId, ServerId, SubnetId};
+use crate::model::{Claim, GroupId, Mac, NetworkId, PortId, PublishedId, ServerId, SubnetId};
 
 /// The names of one fleet's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,33 @@ impl Names {
         match name {
             Name::Network(network) => format!("{}net/{network}", self.definitions()),
             Name::Subnet(network, subnet) => format!("{}{subnet}", self.subnets(network)),
+            Name::Group(group) => format!("{}{group}", self.groups()),
         }
+    }
+
+    /// The definitions of security groups.
+    pub fn groups(&self) -> String {
+        format!("{}group/", self.definitions())
+    }
+
+    /// Which security group is a project's own.
+    pub fn default_group(&self, project: &str) -> String {
+        format!("{}default/{project}", self.root)
+    }
+
+    /// The ports that are in a security group.
+    pub fn members(&self, group: GroupId) -> String {
+        format!("{}member/{group}/", self.root)
+    }
+
+    /// That a port is in a security group.
+    pub fn member(&self, group: GroupId, host: &str, port: PortId) -> String {
+        format!("{}{host}/{port}", self.members(group))
+    }
+
+    /// The host of a port that is in a security group; none for a key of another form.
+    pub fn host_of_member<'a>(&self, group: GroupId, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.members(group))?.split('/').next()
     }
 
     /// The definitions of a network's subnets.
@@ -96,6 +122,7 @@ impl Names {
         let path = key.strip_prefix(&self.definitions())?;
         match path.split('/').collect::<Vec<_>>()[..] {
             ["net", network] => Some(Name::Network(NetworkId(network.parse().ok()?))),
+            ["group", group] => Some(Name::Group(GroupId(group.parse().ok()?))),
             ["subnet", network, subnet] => Some(Name::Subnet(NetworkId(network.parse().ok()?), SubnetId(subnet.parse().ok()?))),
             _ => None,
         }
@@ -262,6 +289,24 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_tells_which_definition_it_has_and_whose_port_is_in_a_group() {
+        let (names, id) = (Names::new("blue"), uuid::Uuid::from_u128);
+        for name in [Name::Network(NetworkId(id(1))), Name::Subnet(NetworkId(id(1)), SubnetId(id(2))), Name::Group(GroupId(id(3)))] {
+            let key = names.definition(name);
+            assert!(key.starts_with(&names.definitions()));
+            assert_eq!(names.definition_of(&key), Some(name));
+        }
+        let group = GroupId(id(3));
+        assert_eq!(names.definition(Name::Group(group)), format!("nicd/blue/def/group/{group}"));
+        assert_eq!(names.definition_of("nicd/blue/def/group/x"), None);
+        let member = names.member(group, "compute-1", PortId(id(4)));
+        assert_eq!(member, format!("nicd/blue/member/{group}/compute-1/{}", id(4)));
+        assert_eq!(names.host_of_member(group, &member), Some("compute-1"));
+        assert_eq!(names.host_of_member(GroupId(id(9)), &member), None);
+        assert_eq!(names.default_group("a/b"), "nicd/blue/default/a/b");
+    }
 
     #[test]
     fn an_entry_of_a_hosts_list_tells_its_claim() {

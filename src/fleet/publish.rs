@@ -15,19 +15,27 @@ use super::agent::{Fleet, Local};
 use super::etcd::{Compare, Keys, Op, Txn};
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
-use crate::model::{NetworkId, PublishedId, Registration, ServerId};
+use crate::model::group::GROUPS_OF_A_PORT;
+use crate::model::{GroupId, NetworkId, PublishedId, Registration, ServerId};
 
-/// Of how many a transaction tells: etcd takes 128 parts, and a port has three.
+/// Of how many a transaction tells at most.
 const SOME: usize = 32;
 
+/// So many changes a transaction may have, of which etcd takes 128: one more port has three, and one for each security group that it was or
+/// is in.
+const PARTS: usize = 128 - 3 - 2 * GROUPS_OF_A_PORT;
+
 /// An entry of a host's list.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Entry {
     v: u32,
     /// A port's network.
     pub network: Option<NetworkId>,
     /// A port's server.
     pub server: Option<ServerId>,
+    /// The security groups that a port is in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    groups: BTreeSet<GroupId>,
     digest: u64,
 }
 
@@ -64,8 +72,8 @@ impl Fleet {
         loop {
             while !waiting.is_empty() {
                 let some: Vec<PublishedId> = waiting.iter().take(SOME).copied().collect();
-                self.publish_some(&**local, (&registration, signed), &some, &mut told).await?;
-                some.iter().for_each(|one| _ = waiting.remove(one));
+                let done = self.publish_some(&**local, (&registration, signed), &some, &mut told).await?;
+                some.iter().take(done).for_each(|one| _ = waiting.remove(one));
                 waiting.extend(local.take_changed());
             }
             self.networks_change.notify_one();
@@ -74,19 +82,25 @@ impl Fleet {
         }
     }
 
+    /// Tells of some, and answers of how many from the first on.
     async fn publish_some(
         &self,
         local: &impl Local,
         (registration, signed): (&Registration, i64),
         ids: &[PublishedId],
         told: &mut BTreeMap<PublishedId, (Entry, i64)>,
-    ) -> Result<(), MemberError> {
+    ) -> Result<usize, MemberError> {
         let host = self.host();
         let joined =
             [Compare::made(self.names.host(&host), registration.created), Compare::unchanged(self.names.alive(&host), signed)];
         let mut txn = Txn::when(joined.into(), Vec::new());
         let mut after: Vec<(PublishedId, Option<Entry>)> = Vec::new();
+        let mut done = 0;
         for id in ids {
+            if txn.success.len() > PARTS {
+                break;
+            }
+            done += 1;
             let own = self.names.own_entry(&host, *id);
             let before = told.get(id);
             let guard = match before {
@@ -95,8 +109,16 @@ impl Fleet {
             };
             let now = local.published_one(*id);
             let entry = now.as_ref().map(|one| Entry { digest: one.digest(), ..entry(one) });
-            if before.map(|(before, _)| before.digest) == entry.map(|entry| entry.digest) {
+            if before.map(|(before, _)| before.digest) == entry.as_ref().map(|entry| entry.digest) {
                 continue;
+            }
+            if let PublishedId::Port(port) = *id {
+                let none = BTreeSet::new();
+                let groups = |entry: Option<&'_ Entry>| entry.map_or(&none, |entry| &entry.groups).clone();
+                let (was, is) = (groups(before.map(|(before, _)| before)), groups(entry.as_ref()));
+                let member = |group: &GroupId| self.names.member(*group, &host, port);
+                txn.success.extend(was.difference(&is).map(|group| Op::Delete(Keys::One(member(group)))));
+                txn.success.extend(is.difference(&was).map(|group| Op::put(member(group), Vec::new())));
             }
             match (*id, &now) {
                 (PublishedId::Server(server), Some(one)) => {
@@ -123,7 +145,7 @@ impl Fleet {
             after.push((*id, entry));
         }
         if after.is_empty() {
-            return Ok(());
+            return Ok(done);
         }
         let answer = self.kv.txn(&txn).await?;
         if !answer.succeeded {
@@ -136,17 +158,18 @@ impl Fleet {
                 None => _ = told.remove(&id),
             }
         }
-        Ok(())
+        Ok(done)
     }
 }
 
 /// The entry of a port or server, without its digest.
 fn entry(one: &Told) -> Entry {
-    let (network, server) = match one {
-        Told::Port(port) => (Some(port.network), port.server),
-        Told::Server(_) => (None, None),
-    };
-    Entry { v: VERSION, network, server, digest: 0 }
+    match one {
+        Told::Port(port) => {
+            Entry { v: VERSION, network: Some(port.network), server: port.server, groups: port.groups.clone(), digest: 0 }
+        }
+        Told::Server(_) => Entry { v: VERSION, network: None, server: None, groups: BTreeSet::new(), digest: 0 },
+    }
 }
 
 /// What is left of a host that was forgotten.
@@ -159,7 +182,10 @@ impl Fleet {
         let (kv, names) = (&self.kv, &self.names);
         let gone = Compare::absent(Keys::One(names.host(host)));
         let (_, listed) = kv.pages(names.own(host)).all().await?;
-        for some in listed.chunks(SOME) {
+        let mut left = listed.as_slice();
+        while !left.is_empty() {
+            let some = self.as_many_as_fit(left);
+            left = &left[some.len()..];
             // A port may be on another host by now.
             let ports = some.iter().filter_map(|found| match names.own_entry_of(host, &found.key)? {
                 PublishedId::Port(port) => Some(Op::read(Keys::One(names.place(port)))),

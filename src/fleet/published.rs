@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::etcd::KeyValue;
 use super::member::{MemberError, VERSION, json, read_versioned};
-use crate::model::{Mac, NetworkId, Port, ServerId, SubnetId};
+use crate::model::{GroupId, Mac, NetworkId, Port, ServerId, SubnetId};
 
 /// A port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Published {
     pub server: Option<ServerId>,
     /// The subnets that they are of.
     pub subnets: BTreeSet<SubnetId>,
+    /// The security groups that it is in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<GroupId>,
     /// It is kept down, since another host has claimed what it has: nothing leads to it.
     #[serde(default)]
     pub is_kept_down: bool,
@@ -41,6 +44,7 @@ impl Published {
             addresses: port.held_ips().map(|ip| ip.ip_address).collect(),
             server: port.binding.as_ref().map(|binding| binding.server_id),
             subnets: port.held_ips().map(|ip| ip.subnet_id).collect(),
+            groups: port.groups.clone(),
             is_kept_down,
             view,
         }

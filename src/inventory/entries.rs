@@ -57,6 +57,9 @@ pub struct Inventory {
     pub groups: BTreeMap<GroupId, GroupEntry>,
     /// Which group a rule is of.
     pub(super) rules: HashMap<RuleId, GroupId>,
+    /// By a group, which need not be there: the groups, itself among them, with rules whose remote addresses are those of its ports, and how
+    /// many such rules each has.
+    pub(super) referrers: HashMap<GroupId, BTreeMap<GroupId, usize>>,
     /// The projects' default groups.
     pub(super) default_groups: HashMap<String, GroupId>,
     pub servers: BTreeMap<ServerId, ServerEntry>,
@@ -144,8 +147,6 @@ pub struct GroupEntry {
     pub record: Group,
     /// The ports that are in it.
     pub ports: BTreeSet<PortId>,
-    /// The groups, itself among them, with rules whose remote addresses are those of its ports, and how many such rules each has.
-    pub referrers: BTreeMap<GroupId, usize>,
     pub claim: Claim,
 }
 

@@ -42,10 +42,9 @@ impl Inventory {
         for group in told.keys().filter_map(|number| self.profiles.groups(*number)).flatten() {
             *sets.entry(*group).or_default() += 1;
         }
-        let named = sets.iter().filter_map(|(group, sets)| Some((&self.groups.get(group)?.referrers, sets)));
         let of_referrers =
-            named.flat_map(|(referrers, named)| referrers.iter().map(move |(group, rules)| (group, rules * named)));
-        let between: usize = of_referrers.map(|(group, keys)| sets.get(group).map_or(0, |sets| sets * keys)).sum();
+            sets.iter().flat_map(|(group, named)| self.referrers(*group).map(move |(group, rules)| (group, rules * named)));
+        let between: usize = of_referrers.map(|(group, keys)| sets.get(&group).map_or(0, |sets| sets * keys)).sum();
         told.values().sum::<usize>() + between
     }
 

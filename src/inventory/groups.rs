@@ -40,26 +40,25 @@ impl Inventory {
         ids.iter().try_for_each(|id| Ok(self.group(*id)?.claim.check_free()?))
     }
 
-    /// Takes in all groups of the store. They may refer to each other.
-    pub fn load_groups(&mut self, groups: Vec<Group>) {
-        let ids: Vec<GroupId> = groups.iter().map(|group| group.id).collect();
-        groups.into_iter().for_each(|group| self.insert_group(group));
-        ids.into_iter().for_each(|id| self.refer(id));
+    /// The groups with rules that name a group, itself among them, and how many such rules each has.
+    pub fn referrers(&self, id: GroupId) -> impl Iterator<Item = (GroupId, usize)> + '_ {
+        self.referrers.get(&id).into_iter().flatten().map(|(group, rules)| (*group, *rules))
     }
 
-    /// Takes in a group without ports.
+    /// Takes in all groups of the store, before ports.
+    pub fn load_groups(&mut self, groups: Vec<Group>) {
+        groups.into_iter().for_each(|group| self.add_group(group));
+    }
+
+    /// Takes in a group. There may be ports in it, and rules that name it, where it is told of late.
     pub fn add_group(&mut self, record: Group) {
         let id = record.id;
-        self.insert_group(record);
+        let ports = match self.profiles.has(id) {
+            true => self.ports.values().filter(|entry| entry.record.groups.contains(&id)).map(|entry| entry.record.id).collect(),
+            false => BTreeSet::new(),
+        };
+        self.groups.insert(id, GroupEntry { ports, claim: Claim::default(), record });
         self.refer(id);
-    }
-
-    fn insert_group(&mut self, record: Group) {
-        if record.name == DEFAULT_NAME {
-            self.default_groups.insert(record.project_id.clone(), record.id);
-        }
-        let entry = GroupEntry { ports: BTreeSet::new(), referrers: BTreeMap::new(), claim: Claim::default(), record };
-        self.groups.insert(entry.record.id, entry);
     }
 
     /// Puts a changed record in a group's place.
@@ -75,36 +74,35 @@ impl Inventory {
     /// Forgets a group without ports.
     pub fn remove_group(&mut self, id: GroupId) -> Option<GroupEntry> {
         self.unrefer(id);
-        let entry = self.groups.remove(&id)?;
-        if self.default_group(&entry.record.project_id) == Some(id) {
-            self.default_groups.remove(&entry.record.project_id);
-        }
-        Some(entry)
+        self.groups.remove(&id)
     }
 
-    /// Notes what a group's rules refer to.
+    /// Notes what a group's record says beside its rules, and what these refer to.
     fn refer(&mut self, id: GroupId) {
         let Some(entry) = self.groups.get(&id) else { return };
-        let rules: Vec<RuleId> = entry.record.rules.iter().map(|rule| rule.id).collect();
-        let remotes = remotes(&entry.record);
-        self.rules.extend(rules.into_iter().map(|rule| (rule, id)));
-        for (remote, rules) in remotes {
-            if let Some(entry) = self.groups.get_mut(&remote) {
-                entry.referrers.insert(id, rules);
-            }
+        if entry.record.name == DEFAULT_NAME {
+            self.default_groups.insert(entry.record.project_id.clone(), id);
+        }
+        self.rules.extend(entry.record.rules.iter().map(|rule| (rule.id, id)));
+        for (remote, rules) in remotes(&entry.record) {
+            self.referrers.entry(remote).or_default().insert(id, rules);
         }
     }
 
     fn unrefer(&mut self, id: GroupId) {
         let Some(entry) = self.groups.get(&id) else { return };
-        let rules: Vec<RuleId> = entry.record.rules.iter().map(|rule| rule.id).collect();
-        let remotes = remotes(&entry.record);
-        for rule in rules {
-            self.rules.remove(&rule);
+        if self.default_groups.get(&entry.record.project_id) == Some(&id) {
+            self.default_groups.remove(&entry.record.project_id);
         }
-        for remote in remotes.keys() {
-            if let Some(entry) = self.groups.get_mut(remote) {
-                entry.referrers.remove(&id);
+        for rule in &entry.record.rules {
+            self.rules.remove(&rule.id);
+        }
+        for remote in remotes(&entry.record).into_keys() {
+            if let Some(referrers) = self.referrers.get_mut(&remote) {
+                referrers.remove(&id);
+                if referrers.is_empty() {
+                    self.referrers.remove(&remote);
+                }
             }
         }
     }
@@ -134,15 +132,16 @@ impl Inventory {
     pub(super) fn assert_groups(&self) {
         let (mut ports, mut referrers) = (BTreeSet::new(), BTreeMap::new());
         for port in self.ports.values().map(|entry| &entry.record) {
-            ports.extend(port.groups.iter().map(|group| (*group, port.id)));
+            let known = port.groups.iter().filter(|group| self.groups.contains_key(group));
+            ports.extend(known.map(|group| (*group, port.id)));
         }
         for group in self.groups.values().map(|entry| &entry.record) {
             referrers.extend(remotes(group).into_iter().map(|(remote, rules)| ((remote, group.id), rules)));
         }
         let noted = self.groups.iter().flat_map(|(id, entry)| entry.ports.iter().map(move |port| (*id, *port)));
         assert_eq!(noted.collect::<BTreeSet<_>>(), ports, "ports of security groups");
-        let noted = self.groups.iter();
-        let noted = noted.flat_map(|(id, entry)| entry.referrers.iter().map(move |(group, rules)| ((*id, *group), *rules)));
+        let noted = self.referrers.iter();
+        let noted = noted.flat_map(|(id, groups)| groups.iter().map(move |(group, rules)| ((*id, *group), *rules)));
         assert_eq!(noted.collect::<BTreeMap<_, _>>(), referrers, "who refers to security groups");
         let rules = self.groups.iter().flat_map(|(id, entry)| entry.record.rules.iter().map(move |rule| (rule.id, *id)));
         assert_eq!(rules.collect::<std::collections::HashMap<_, _>>(), self.rules, "rules of security groups");

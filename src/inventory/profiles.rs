@@ -37,6 +37,11 @@ impl Profiles {
         self.sets.keys().copied().collect()
     }
 
+    /// Whether ports are in a group.
+    pub(super) fn has(&self, group: GroupId) -> bool {
+        self.of_group.contains_key(&group)
+    }
+
     /// The number of a set; the one that it will have if no port is in it yet.
     pub fn number(&self, groups: &BTreeSet<GroupId>) -> u32 {
         if let Some(number) = self.numbers.get(groups) {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{NetworkId, SubnetId};
+use super::group::Group;
+use super::ids::{GroupId, NetworkId, SubnetId};
 use super::network::Network;
 use super::subnet::Subnet;
 
@@ -14,6 +15,8 @@ pub enum Definition {
     Network(Network),
     /// A subnet.
     Subnet(Subnet),
+    /// A security group with its rules.
+    Group(Box<Group>),
 }
 
 /// Which definition.
@@ -23,6 +26,8 @@ pub enum DefinitionName {
     Network(NetworkId),
     /// That of a network's subnet.
     Subnet(NetworkId, SubnetId),
+    /// A security group's.
+    Group(GroupId),
 }
 
 /// A change of what is defined.
@@ -34,6 +39,8 @@ pub enum Redefinition {
     Changed(Definition),
     /// It is not defined any more; a network's subnets are not either.
     Gone(DefinitionName),
+    /// It stays as it is, and the other changes need that it is defined.
+    Needed(DefinitionName),
 }
 
 impl Definition {
@@ -42,15 +49,7 @@ impl Definition {
         match self {
             Self::Network(network) => DefinitionName::Network(network.id),
             Self::Subnet(subnet) => DefinitionName::Subnet(subnet.network_id, subnet.id),
-        }
-    }
-}
-
-impl DefinitionName {
-    /// The network that it is, or is of.
-    pub fn network(self) -> NetworkId {
-        match self {
-            Self::Network(network) | Self::Subnet(network, _) => network,
+            Self::Group(group) => DefinitionName::Group(group.id),
         }
     }
 }

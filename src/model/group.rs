@@ -1,6 +1,7 @@
 //! A security group: rules that say which connections its ports may have (Neutron's `security_groups`). What no rule of a port's groups
 //! allows is refused; what answers an allowed packet is allowed.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{GroupId, RuleId};
+use super::network::Scope;
 
 /// So many rules a group may have.
 pub const RULES: usize = 500;
@@ -32,6 +34,9 @@ pub struct Group {
     /// Its rules, in the order in which they were made.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// For which hosts it is.
+    #[serde(default, skip_serializing_if = "Scope::is_host")]
+    pub scope: Scope,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -136,6 +141,22 @@ pub enum Remote {
     Prefix(IpNetwork),
     /// The addresses of the ports that are in a group, as far as they may use them one by one.
     Group(GroupId),
+}
+
+impl Group {
+    /// Whether it is defined for all hosts of the fleet.
+    pub fn is_shared(&self) -> bool {
+        self.scope == Scope::Fleet
+    }
+
+    /// The groups that its rules name, without itself.
+    pub fn names(&self) -> BTreeSet<GroupId> {
+        let named = self.rules.iter().filter_map(|rule| match rule.allows.remote {
+            Remote::Group(group) if group != self.id => Some(group),
+            _ => None,
+        });
+        named.collect()
+    }
 }
 
 impl What {

@@ -99,7 +99,7 @@ impl Scope {
         }
     }
 
-    fn is_host(&self) -> bool {
+    pub(super) fn is_host(&self) -> bool {
         *self == Self::Host
     }
 }

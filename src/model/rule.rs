@@ -7,9 +7,15 @@ use uuid::Uuid;
 
 use super::group::{Allows, Direction, Family, Group, Remote, Rule, What};
 use super::ids::{GroupId, RuleId};
+use super::network::Scope;
 
 /// The name of a project's own group, which no other group may have.
 pub const DEFAULT_NAME: &str = "default";
+
+/// The name of a project's own group of a host that finds another one in its fleet.
+pub fn default_name_of(host: &str) -> String {
+    format!("{DEFAULT_NAME}-{host}")
+}
 
 /// A rule's revision number: it is never changed.
 pub const RULE_REVISION: u64 = 1;
@@ -204,6 +210,7 @@ impl NewGroup {
             description: self.description,
             project_id: self.project_id,
             rules,
+            scope: Scope::Host,
             created_at: now,
             updated_at: now,
             revision_number: 1,
