@@ -111,6 +111,8 @@ pub enum RequestStep {
     Rule,
     /// Makes rules of a security group.
     NewRule,
+    /// Removes a rule of a security group.
+    DropRule,
     /// Makes ports.
     NewPort,
     /// Puts a port that an attach makes into security groups.
@@ -211,8 +213,23 @@ pub(super) fn find(reason: &str, kind: Option<&str>) -> &'static Row {
 /// What takes an address that the client may name.
 const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
 /// What asks etcd in a fleet.
-const IN_FLEET: &[RequestStep] =
-    &[Fleet, Attach, NewPort, ChangePort, NewNetwork, ChangeNetwork, DropNetwork, NewSubnet, ChangeSubnet, DropSubnet];
+const IN_FLEET: &[RequestStep] = &[
+    Fleet,
+    Attach,
+    NewPort,
+    ChangePort,
+    NewNetwork,
+    ChangeNetwork,
+    DropNetwork,
+    NewSubnet,
+    ChangeSubnet,
+    DropSubnet,
+    NewGroup,
+    ChangeGroup,
+    DropGroup,
+    NewRule,
+    DropRule,
+];
 /// What changes the kernel.
 const KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.
@@ -273,7 +290,7 @@ pub(super) static TABLE: &[Row] = &[
     row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
     row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", IN_FLEET),
     row("host_silent", S::GATEWAY_TIMEOUT, "GatewayTimeout", &[Server, Port, PortOfServer, Attach, ChangePort, DropPort]),
-    row("too_many_at_once", S::BAD_REQUEST, "InvalidInput", &[NewNetwork, NewSubnet]),
+    row("too_many_at_once", S::BAD_REQUEST, "InvalidInput", &[NewNetwork, NewSubnet, NewGroup, DropGroup, NewRule]),
     row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),
     row("port_in_use", S::CONFLICT, "PortInUse", &[NovaAttach, SubPorts]),

@@ -293,7 +293,9 @@ mod tests {
     #[test]
     fn a_key_tells_which_definition_it_has_and_whose_port_is_in_a_group() {
         let (names, id) = (Names::new("blue"), uuid::Uuid::from_u128);
-        for name in [Name::Network(NetworkId(id(1))), Name::Subnet(NetworkId(id(1)), SubnetId(id(2))), Name::Group(GroupId(id(3)))] {
+        for name in
+            [Name::Network(NetworkId(id(1))), Name::Subnet(NetworkId(id(1)), SubnetId(id(2))), Name::Group(GroupId(id(3)))]
+        {
             let key = names.definition(name);
             assert!(key.starts_with(&names.definitions()));
             assert_eq!(names.definition_of(&key), Some(name));

@@ -10,8 +10,8 @@
 //! fleet it notes there before it acts on it, so that it can start and work without etcd.
 //!
 //! [`agent`] joins and takes part: it tells that the host is alive, makes [`claims`] ahead, follows what others define and have
-//! ([`follow`], [`remotes`]), and tells of its own servers and ports ([`publish`]). Requests define networks and subnets
-//! ([`definitions`]), read what is on other hosts ([`elsewhere`], [`ports_watch`]), and are passed on ([`calls`]).
+//! ([`follow`], [`remotes`]), and tells of its own servers and ports ([`publish`]). Requests define networks, subnets and security
+//! groups ([`definitions`]), read what is on other hosts ([`elsewhere`], [`ports_watch`]), and are passed on ([`calls`]).
 //!
 //! # Keys
 //!
@@ -27,10 +27,12 @@
 //! | `block/<network>/4/<address>`, `…/6/…` | who claims these 16 addresses | a host | registered, the epoch as registered; absent | none |
 //! | `mac/<octets>/all`, `mac/<octets>/<octet>` | who claims these 256 MACs, or this one | a host | the same, and not another's part of it | none |
 //! | `held/<host>/<rest of a claim's key>` | the same as the claim | in the claim's transaction | the same | none |
-//! | `def/net/<network>`, `def/subnet/<network>/<subnet>` | [`Definition`](crate::model::definition::Definition) | the host that was asked | registered; absent, or nothing of it newer than what was followed; to delete a network, no port of it | none |
+//! | `def/net/<network>`, `def/subnet/<network>/<subnet>`, `def/group/<group>` | [`Definition`](crate::model::definition::Definition), a group's with its rules | the host that was asked | registered; absent, or nothing of it newer than what was followed; to delete a network, no port of it; to delete a group, no member, and nothing of any group newer; for a rule that names a group, that one present | none |
 //! | `segment/vxlan/<number>`, `segment/vlan/<vlan>/<physical network>` | the network that has it | in its network's transaction | absent | none |
+//! | `default/<project>` | the security group that is the project's own | in its group's transaction | absent | none |
 //! | `port/<network>/<host>/<port>` | [`published::Published`] | that host | registered, its sign of life as at its join, its own entry as told | none |
 //! | `where/<port>` | its network and host | in the same transaction | the same | none |
+//! | `member/<group>/<host>/<port>` | nothing: the port is in the group | in the same transaction | the same | none |
 //! | `server/<server>/<host>` | what is shown of it | that host | the same | none |
 //! | `own/<host>/port/<port>`, `own/<host>/server/<server>` | a digest of what was told | in the same transaction | the same | none |
 //! | `call/<host>/<call>` | [`calls::Call`] | the host that asks | registered, and the other host is there; to answer or withdraw it, present | none |

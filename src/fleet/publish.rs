@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{Fleet, Local};
-use super::etcd::{Compare, Keys, Op, Txn};
+use super::etcd::{Compare, KeyValue, Keys, Op, Txn};
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
 use crate::model::group::GROUPS_OF_A_PORT;
@@ -21,9 +21,11 @@ use crate::model::{GroupId, NetworkId, PublishedId, Registration, ServerId};
 /// Of how many a transaction tells at most.
 const SOME: usize = 32;
 
-/// So many changes a transaction may have, of which etcd takes 128: one more port has three, and one for each security group that it was or
-/// is in.
-const PARTS: usize = 128 - 3 - 2 * GROUPS_OF_A_PORT;
+/// How many changes etcd takes in a transaction.
+const ALL_PARTS: usize = 128;
+
+/// With so many there is room for one more port: it has three, and one for each security group that it was or is in.
+const PARTS: usize = ALL_PARTS - 3 - 2 * GROUPS_OF_A_PORT;
 
 /// An entry of a host's list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,8 +115,7 @@ impl Fleet {
                 continue;
             }
             if let PublishedId::Port(port) = *id {
-                let none = BTreeSet::new();
-                let groups = |entry: Option<&'_ Entry>| entry.map_or(&none, |entry| &entry.groups).clone();
+                let groups = |entry: Option<&Entry>| entry.map(|entry| entry.groups.clone()).unwrap_or_default();
                 let (was, is) = (groups(before.map(|(before, _)| before)), groups(entry.as_ref()));
                 let member = |group: &GroupId| self.names.member(*group, &host, port);
                 txn.success.extend(was.difference(&is).map(|group| Op::Delete(Keys::One(member(group)))));
@@ -182,10 +183,16 @@ impl Fleet {
         let (kv, names) = (&self.kv, &self.names);
         let gone = Compare::absent(Keys::One(names.host(host)));
         let (_, listed) = kv.pages(names.own(host)).all().await?;
+        let groups = |found: &KeyValue| read_versioned::<Entry>(found).map(|entry| entry.groups).unwrap_or_default();
         let mut left = listed.as_slice();
         while !left.is_empty() {
-            let some = self.as_many_as_fit(left);
-            left = &left[some.len()..];
+            let mut parts = 0;
+            let fits = |found: &&KeyValue| {
+                parts += 4 + groups(found).len();
+                parts <= ALL_PARTS
+            };
+            let (some, rest) = left.split_at(left.iter().take_while(fits).count());
+            left = rest;
             // A port may be on another host by now.
             let ports = some.iter().filter_map(|found| match names.own_entry_of(host, &found.key)? {
                 PublishedId::Port(port) => Some(Op::read(Keys::One(names.place(port)))),
@@ -202,6 +209,7 @@ impl Fleet {
                 match names.own_entry_of(host, &found.key) {
                     Some(PublishedId::Server(server)) => keys.push(names.server(host, server)),
                     Some(PublishedId::Port(port)) => {
+                        keys.extend(groups(found).into_iter().map(|group| names.member(group, host, port)));
                         let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
                         keys.extend(network.map(|network| names.port(network, host, port)));
                         let place = names.place(port);

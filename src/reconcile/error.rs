@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// More than one transaction of etcd's takes.
     #[error(
-        "so many networks or subnets cannot be made for all hosts at once ({parts} parts of a transaction, of which etcd takes 128); make 40 at a time"
+        "that is too much to change for all hosts at once ({parts} parts of a transaction, of which etcd takes 128); make 40 at a time, and delete rules that name a security group before it"
     )]
     TooManyAtOnce {
         /// How many parts it would have.

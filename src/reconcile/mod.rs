@@ -90,7 +90,7 @@ use crate::kernel::handle::{Answer, KernelHandle};
 use crate::kernel::worker::Done;
 use crate::model::idempotency::Key;
 use crate::model::names::{FIRST_INDEX, SegmentKind};
-use crate::model::{IdRanges, JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId};
+use crate::model::{GroupId, IdRanges, JobId, MacPrefix, NetworkId, Phase, PhysicalNetworks, Port, PortId};
 use crate::monitor::Turns;
 use crate::plan::{Plan, Reason};
 use crate::store::{Change, Purpose, Store};
@@ -242,6 +242,8 @@ pub(crate) enum Work {
     Announce(PortId),
     /// Compares entries that lead a network to other hosts.
     CompareEntries(NetworkId),
+    /// Brings what the kernel has of a security group to its record, after a while.
+    TellGroup(GroupId),
 }
 
 impl Reconciler {

@@ -170,7 +170,7 @@ impl Reconciler {
     }
 
     /// Waits, unless the daemon is stopping.
-    async fn wait_until(&self, due: Instant) {
+    pub(super) async fn wait_until(&self, due: Instant) {
         while Instant::now() < due && !self.stopping.load(Ordering::Relaxed) {
             tokio::time::sleep_until(due.min(Instant::now() + STOPS).into()).await;
         }

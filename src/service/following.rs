@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::inventory::{self, Inventory};
 use crate::model::definition::{Definition, DefinitionName};
-use crate::model::{Network, NetworkId, Subnet};
+use crate::model::{GroupId, Network, NetworkId, Subnet};
 
 use super::networks::Reach;
 use super::{Context, Error, Service};
@@ -26,6 +26,7 @@ impl Service {
         let followed = match definition {
             Definition::Network(network) => self.follow_network(network).await,
             Definition::Subnet(subnet) => self.follow_subnet(subnet).await,
+            Definition::Group(group) => self.follow_group(*group).await,
         };
         match followed {
             Err(error) if error.is_trouble() => Err(format!("{name:?} could not be taken in: {error}")),
@@ -94,12 +95,18 @@ impl Service {
     /// It could not be noted.
     pub(super) async fn unfollow_definition(self: Arc<Self>, name: DefinitionName) -> Result<Vec<Definition>, String> {
         let (service, ends) = (Arc::clone(&self), context());
-        self.ends_work(name.network()).await.map_err(|error| format!("{name:?} could not be deleted: {error}"))?;
-        let is_known = self.reconciler.lock().network(name.network()).is_ok_and(|entry| entry.record.is_shared());
+        let told = |error: Error| format!("{name:?} could not be deleted: {error}");
+        let network = match name {
+            DefinitionName::Network(network) | DefinitionName::Subnet(network, _) => network,
+            DefinitionName::Group(group) => return Ok(self.unfollow_group(group).await.map_err(told)?.into_iter().collect()),
+        };
+        self.ends_work(network).await.map_err(told)?;
+        if !self.reconciler.lock().network(network).is_ok_and(|entry| entry.record.is_shared()) {
+            return Ok(Vec::new());
+        }
         let deleted = match name {
-            _ if !is_known => return Ok(Vec::new()),
-            DefinitionName::Network(network) => service.delete_network(network, &ends).await,
             DefinitionName::Subnet(_, subnet) => service.delete_subnet(subnet, &ends).await,
+            _ => service.delete_network(network, &ends).await,
         };
         match deleted {
             Ok(_) | Err(Error::Inventory(inventory::Error::NoSuchNetwork(_) | inventory::Error::NoSuchSubnet(_))) => {
@@ -108,15 +115,15 @@ impl Service {
             Err(Error::NetworkInUse { .. } | Error::SubnetInUse { .. }) => {
                 let state = self.reconciler.lock();
                 let kept = match name {
-                    DefinitionName::Network(network) => of_network(&state, network),
                     DefinitionName::Subnet(_, id) => {
                         state.subnet(id).map(|entry| Definition::Subnet(entry.record.clone())).into_iter().collect()
                     }
+                    _ => of_network(&state, network),
                 };
                 tracing::warn!(?name, "what another host has deleted stays, since ports of this host use it");
                 Ok(kept)
             }
-            Err(error) => Err(format!("{name:?} could not be deleted: {error}")),
+            Err(error) => Err(told(error)),
         }
     }
 
@@ -131,6 +138,13 @@ impl Service {
             // One on which work does not end is left as it is.
             if let Ok(_claim) = self.reconciler.claim(|state| state.claim_network::<Error>(network)).await {
                 all.extend(of_network(&self.reconciler.lock(), network));
+            }
+        }
+        let groups: Vec<GroupId> = self.reconciler.lock().groups.keys().copied().collect();
+        for group in groups {
+            if let Ok(_claim) = self.reconciler.claim(|state| state.claim_group::<Error>(group)).await {
+                let known = self.reconciler.lock().group(group).ok().map(|entry| entry.record.clone());
+                all.extend(known.map(Box::new).map(Definition::Group));
             }
         }
         all

@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::inventory::{ClaimGuard, GroupEntry, Inventory, Unclaimed};
+use crate::model::definition::{Definition, DefinitionName, Redefinition};
 use crate::model::group::{GROUPS_OF_A_PORT, RULES};
 use crate::model::idempotency::Made;
 use crate::model::rule::{DEFAULT_NAME, GroupChange, NewGroup, NewRule, RULE_REVISION};
-use crate::model::{Group, GroupId, Remote, Rule, RuleId};
+use crate::model::{Group, GroupId, Remote, Rule, RuleId, Scope};
 use crate::store::{Change, Purpose};
 
 use super::{Context, Error, Reply, Service};
@@ -83,7 +84,7 @@ impl Service {
             self.own_group(project).await?;
         }
         let now = clock::now();
-        let groups: Vec<Group> = new.into_iter().map(|one| one.made(now, Uuid::new_v4)).collect();
+        let groups: Vec<Group> = new.into_iter().map(|one| self.in_scope(one.made(now, Uuid::new_v4))).collect();
         let claims = {
             let mut state = self.reconciler.lock();
             let mut seen = BTreeSet::new();
@@ -96,10 +97,11 @@ impl Service {
         };
         let mut changes: Vec<Change> = groups.iter().map(|group| Change::PutGroup(Box::new(group.clone()))).collect();
         changes.extend(self.note(context, groups.iter().map(|group| Made::Group(group.id)).collect()));
-        if let Err(error) = self.reconciler.commit(changes, Purpose::Growing).await {
+        let shared = groups.iter().filter_map(|group| self.shared_group(group)).map(Redefinition::New).collect();
+        if let Err(error) = self.commit_shared(shared, changes, Purpose::Growing, context).await {
             let mut state = self.reconciler.lock();
             groups.iter().for_each(|group| drop(state.remove_group(group.id)));
-            return Err(error.into());
+            return Err(error);
         }
         drop(claims);
         Ok(Reply::Groups(groups))
@@ -126,20 +128,33 @@ impl Service {
                         description,
                         project_id: project.to_owned(),
                     };
-                    let record = new.made(clock::now(), Uuid::new_v4);
+                    let record = self.in_scope(new.made(clock::now(), Uuid::new_v4));
                     state.add_group(record.clone());
                     Ok((record.id, Some((state.claim_group(record.id)?, record))))
                 }
             })
             .await?;
         if let Some((claim, record)) = made {
-            if let Err(error) = self.reconciler.commit(vec![Change::PutGroup(Box::new(record))], Purpose::Growing).await {
+            let shared = self.shared_group(&record).map(Redefinition::New).into_iter().collect();
+            let changes = vec![Change::PutGroup(Box::new(record))];
+            if let Err(error) = self.commit_shared(shared, changes, Purpose::Growing, &Context::default()).await {
                 self.reconciler.lock().remove_group(id);
-                return Err(error.into());
+                return Err(error);
             }
             drop(claim);
         }
         Ok(Some(id))
+    }
+
+    /// A new group, or a changed one: it is for all hosts, or has its place on this one alone.
+    fn in_scope(&self, group: Group) -> Group {
+        let scope = if self.reconciler.policy().in_fleet { Scope::Fleet } else { group.scope };
+        Group { scope, ..group }
+    }
+
+    /// The definition of a group that all hosts have.
+    fn shared_group(&self, group: &Group) -> Option<Definition> {
+        (group.is_shared() || self.reconciler.policy().in_fleet).then(|| Definition::Group(Box::new(group.clone())))
     }
 
     /// The groups of a new port of a project: those given, if it may be in them, or else the project's own.
@@ -176,7 +191,7 @@ impl Service {
             group.description = change.description.unwrap_or_else(|| group.description.clone());
             Ok(())
         })?;
-        self.record_group(&changed, None).await?;
+        self.record_group(&changed, None, context).await?;
         Ok(Reply::Group(changed.after))
     }
 
@@ -209,9 +224,9 @@ impl Service {
             rules.iter().try_for_each(|rule| add_rule(state, group, rule.clone()))
         })?;
         let note = self.note(context, rules.iter().map(|rule| Made::Rule(rule.id)).collect());
-        self.record_group(&changed, note).await?;
+        let revision = self.record_group(&changed, note, context).await?;
         if let Err(error) = self.reconciler.apply_groups(&[id]).await {
-            return Err(self.take_group_back(changed, error, context).await);
+            return Err(self.take_group_back(changed, revision, error, context).await);
         }
         Ok(Reply::Rules(rules.iter().map(|rule| view(&changed.after, rule)).collect()))
     }
@@ -230,9 +245,9 @@ impl Service {
             group.rules.retain(|rule| rule.id != id);
             if group.rules.len() == before { Err(crate::inventory::Error::NoSuchRule(id).into()) } else { Ok(()) }
         })?;
-        self.record_group(&changed, None).await?;
+        let revision = self.record_group(&changed, None, context).await?;
         if let Err(error) = self.reconciler.apply_groups(&[group]).await {
-            return Err(self.take_group_back(changed, error, context).await);
+            return Err(self.take_group_back(changed, revision, error, context).await);
         }
         Ok(Reply::Done)
     }
@@ -251,11 +266,12 @@ impl Service {
                 if !entry.ports.is_empty() {
                     return Err(Error::GroupInUse { group: id, ports: entry.ports.len() }.into());
                 }
-                let others = entry.referrers.keys().filter(|other| **other != id);
-                let others: Vec<GroupId> = others.copied().collect();
+                let others: Vec<GroupId> = state.referrers(id).map(|(other, _)| other).filter(|other| *other != id).collect();
                 let claims =
                     others.iter().map(|other| state.claim_group(*other)).collect::<Result<Vec<_>, Unclaimed<Error>>>()?;
-                let referrers: Vec<ChangedGroup> = others.iter().filter_map(|other| without(state, *other, id)).collect();
+                let without = others.iter().filter_map(|other| without(state, *other, id));
+                let referrers: Vec<ChangedGroup> =
+                    without.map(|changed| ChangedGroup { after: self.in_scope(changed.after), ..changed }).collect();
                 // Out of sight at once, so that no port and no rule takes it meanwhile.
                 referrers.iter().for_each(|changed| state.replace_group(changed.after.clone()));
                 Ok(((claim, claims), state.remove_group(id), referrers))
@@ -263,11 +279,16 @@ impl Service {
             .await?;
         let changes = referrers.iter().map(|changed| Change::PutGroup(Box::new(changed.after.clone())));
         let changes = changes.chain([Change::DeleteGroup(id)]).collect();
-        if let Err(error) = self.reconciler.commit(changes, Purpose::Freeing).await {
+        let gone =
+            before.as_ref().and_then(|entry| self.shared_group(&entry.record)).map(|group| Redefinition::Gone(group.name()));
+        let changed = referrers.iter().filter_map(|changed| self.shared_group(&changed.after)).map(Redefinition::Changed);
+        if let Err(error) =
+            self.commit_shared(gone.into_iter().chain(changed).collect(), changes, Purpose::Freeing, context).await
+        {
             let mut state = self.reconciler.lock();
             before.into_iter().for_each(|entry| state.add_group(entry.record));
             referrers.into_iter().for_each(|changed| state.replace_group(changed.before));
-            return Err(error.into());
+            return Err(error);
         }
         let changed: Vec<GroupId> = referrers.iter().map(|changed| changed.after.id).collect();
         // No port was in it, so no packet is judged otherwise now.
@@ -291,22 +312,29 @@ impl Service {
         change(&state, &mut after)?;
         if after != before {
             renew(&mut after);
+            after = self.in_scope(after);
             state.replace_group(after.clone());
         }
         Ok(ChangedGroup { before, after })
     }
 
-    /// Makes a changed group durable, or takes the change back.
-    async fn record_group(&self, changed: &ChangedGroup, note: Option<Change>) -> Result<(), Error> {
+    /// Makes a changed group durable, or takes the change back. Answers with the fleet's revision that it has then.
+    async fn record_group(&self, changed: &ChangedGroup, note: Option<Change>, context: &Context) -> Result<Option<i64>, Error> {
         if changed.after == changed.before {
-            return Ok(());
+            return Ok(None);
         }
         let changes = [Change::PutGroup(Box::new(changed.after.clone()))].into_iter().chain(note).collect();
-        let stored = self.reconciler.commit(changes, Purpose::Growing).await;
-        let Err(error) = stored else { return Ok(()) };
-        self.reconciler.lock().replace_group(changed.before.clone());
-        self.tell_again(changed.before.id).await;
-        Err(error.into())
+        let mut shared: Vec<Redefinition> = self.shared_group(&changed.after).map(Redefinition::Changed).into_iter().collect();
+        if !shared.is_empty() {
+            let (named, before) = (changed.after.names(), changed.before.names());
+            shared.extend(named.difference(&before).map(|group| Redefinition::Needed(DefinitionName::Group(*group))));
+        }
+        let stored = self.commit_shared(shared, changes, Purpose::Growing, context).await;
+        if stored.is_err() {
+            self.reconciler.lock().replace_group(changed.before.clone());
+            self.tell_again(changed.before.id).await;
+        }
+        stored
     }
 
     /// Has the kernel follow a record that was put back: a port that was built meanwhile may have told it of the one that is not kept.
@@ -317,7 +345,10 @@ impl Service {
     }
 
     /// Gives a group the record back that it had before a change which the kernel refused.
-    async fn take_group_back(&self, changed: ChangedGroup, cause: Error, context: &Context) -> Error {
+    async fn take_group_back(&self, changed: ChangedGroup, revision: Option<i64>, cause: Error, context: &Context) -> Error {
+        if let Some(((fleet, revision), before)) = self.fleet.get().zip(revision).zip(self.shared_group(&changed.before)) {
+            fleet.put_back(&before, revision).await;
+        }
         // What was noted under a key says that something was made.
         let forget = context.key.clone().map(Change::ForgetKey);
         let changes = [Change::PutGroup(Box::new(changed.before.clone()))].into_iter().chain(forget).collect();

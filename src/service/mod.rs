@@ -12,6 +12,7 @@ mod dry_run;
 mod filters;
 mod fleet;
 mod following;
+mod following_groups;
 mod gc;
 mod groups;
 mod idempotency;

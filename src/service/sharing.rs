@@ -1,4 +1,5 @@
-//! What requests need of the fleet: claims of addresses and MACs, and that networks and subnets are the same for all hosts.
+//! What requests need of the fleet: claims of addresses and MACs, and that networks, subnets and security groups are the same for all
+//! hosts.
 
 use crate::fleet::agent::Fleet;
 use crate::fleet::claims::Refused;
@@ -36,24 +37,26 @@ impl Service {
         }
     }
 
-    /// Commits changes: first in the fleet what all hosts have. What is only followed is there already.
+    /// Commits changes: first in the fleet what all hosts have. What is only followed is there already. Answers with the revision of what was
+    /// changed in the fleet.
     pub(super) async fn commit_shared(
         &self,
         shared: Vec<Redefinition>,
         changes: Vec<Change>,
         purpose: Purpose,
         context: &Context,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<i64>, Error> {
         if shared.is_empty() || context.follows {
-            return Ok(self.reconciler.commit(changes, purpose).await?);
+            self.reconciler.commit(changes, purpose).await?;
+            return Ok(None);
         }
         let fleet = self.in_fleet()?;
-        fleet.redefine(&shared).await.map_err(not_defined)?;
-        let Err(error) = self.reconciler.commit(changes, purpose).await else { return Ok(()) };
+        let revision = fleet.redefine(&shared).await.map_err(not_defined)?;
+        let Err(error) = self.reconciler.commit(changes, purpose).await else { return Ok(Some(revision)) };
         // Nothing is made when the answer is an error. Other changes this host follows by itself, as any other host does.
         let new = shared.iter().filter_map(|change| match change {
             Redefinition::New(definition) => Some(definition.name()),
-            Redefinition::Changed(_) | Redefinition::Gone(_) => None,
+            Redefinition::Changed(_) | Redefinition::Gone(_) | Redefinition::Needed(_) => None,
         });
         fleet.take_back(new.collect()).await;
         Err(error.into())
@@ -74,6 +77,9 @@ fn not_defined(error: NotDefined) -> Error {
             }
             DefinitionName::Subnet(_, id) => {
                 Error::InUseElsewhere { what: format!("Subnet {id}"), hosts, reason: "subnet_in_use" }
+            }
+            DefinitionName::Group(id) => {
+                Error::InUseElsewhere { what: format!("Security group {id}"), hosts, reason: "group_in_use" }
             }
         },
         NotDefined::TooMany(parts) => Error::TooManyAtOnce { parts },

@@ -11,6 +11,7 @@ mod daemon;
 mod dice;
 #[path = "../common/etcd.rs"]
 mod etcd;
+mod groups;
 mod hosts;
 mod kv;
 #[path = "../common/netns.rs"]

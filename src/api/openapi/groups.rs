@@ -12,7 +12,7 @@ use crate::api::agent::NAME;
 use crate::api::dialect::NETWORK;
 use crate::api::groups::{Shown, ShownRule, WORD};
 use crate::api::resource::Resource;
-use crate::api::status::RequestStep::{ChangeGroup, DropGroup, Group, NewGroup, NewRule, Query, Rule, Write};
+use crate::api::status::RequestStep::{ChangeGroup, DropGroup, DropRule, Group, NewGroup, NewRule, Query, Rule, Write};
 use crate::model;
 use crate::service::RuleView;
 
@@ -34,11 +34,14 @@ pub(in crate::api) fn show() -> Entry {
 pub(in crate::api) fn create() -> Entry {
     let one = json!({"security_group": {"name": "web", "description": "HTTP from the network alone"}});
     let many = json!({"security_groups": [{"name": "web"}, {"name": "db"}]});
-    entry("create_security_groups", "Make a security group, or several; each allows all that its ports begin")
-        .does(&[Write, NewGroup])
-        .once()
-        .body(bulk("security_group", "security_groups", "NewSecurityGroup"), &[("one", one), ("several", many)])
-        .answers(201, "As asked: one, or a list.", made("security_group", "security_groups", "SecurityGroup"), example())
+    entry(
+        "create_security_groups",
+        "Make a security group, or several, for all hosts of a fleet; each allows all that its ports begin",
+    )
+    .does(&[Write, NewGroup])
+    .once()
+    .body(bulk("security_group", "security_groups", "NewSecurityGroup"), &[("one", one), ("several", many)])
+    .answers(201, "As asked: one, or a list.", made("security_group", "security_groups", "SecurityGroup"), example())
 }
 
 pub(in crate::api) fn update() -> Entry {
@@ -52,10 +55,13 @@ pub(in crate::api) fn update() -> Entry {
 }
 
 pub(in crate::api) fn delete() -> Entry {
-    entry("delete_security_group", "Remove a security group without ports, and the rules of others that refer to it")
-        .does(&[Write, Group, DropGroup])
-        .if_match()
-        .answers_nothing(204, "It is gone.")
+    entry(
+        "delete_security_group",
+        "Remove a security group that no host's ports are in, and the rules of others that refer to it",
+    )
+    .does(&[Write, Group, DropGroup])
+    .if_match()
+    .answers_nothing(204, "It is gone.")
 }
 
 pub(in crate::api) fn list_rules() -> Entry {
@@ -98,7 +104,7 @@ pub(in crate::api) fn create_rules() -> Entry {
 
 pub(in crate::api) fn delete_rule() -> Entry {
     entry("delete_security_group_rule", "Remove a rule; connections that it alone allowed end at once")
-        .does(&[Write, Rule])
+        .does(&[Write, Rule, DropRule])
         .if_match()
         .answers_nothing(204, "It is gone.")
 }

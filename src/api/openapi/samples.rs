@@ -74,6 +74,7 @@ pub(super) fn group() -> Group {
         description: "HTTP from the network alone".into(),
         project_id: "demo".into(),
         rules: vec![all, rule],
+        scope: Scope::Host,
         created_at: then(),
         updated_at: then(),
         revision_number: 2,
