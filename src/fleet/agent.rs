@@ -19,6 +19,7 @@ use super::calls::{Asked, Call, WAITING};
 use super::etcd::{Compare, Etcd, Keys, Lease, Op, Txn};
 use super::keys::Names;
 use super::kv::Leases;
+use super::lag::Lag;
 use super::member::{self, ForgetError, GRACE, HostRecord, Member, MemberError, VERSION};
 use super::published::Told;
 use super::remotes::{RemoteChange, Remotes};
@@ -62,6 +63,9 @@ pub struct Status {
     pub revision: Option<i64>,
     /// What is in the way while it is not connected.
     pub trouble: Option<String>,
+    /// How many milliseconds the last write of this host took to come back by its watch, or for how many one that takes longer is waited for;
+    /// none before the first.
+    pub watch_lag_ms: Option<u64>,
 }
 
 /// What the fleet needs of the rest of the daemon. What returns an error could not be noted durably.
@@ -155,6 +159,8 @@ pub struct Fleet {
     pub(super) networks_change: Notify,
     /// What was known of other hosts when this one took part last.
     remotes: Mutex<Option<Remotes>>,
+    /// How far behind this host sees what is written.
+    lag: Mutex<Lag>,
     /// The calls of this host that wait for their answers.
     asked: Mutex<Asked>,
     /// The calls that this host carries out.
@@ -193,6 +199,7 @@ impl Fleet {
             since: clock::second(),
             revision: noted.map(|noted| noted.seen),
             trouble: Some("etcd has not answered yet".to_owned()),
+            watch_lag_ms: None,
         };
         let (incoming, calls) = mpsc::channel(WAITING);
         Self {
@@ -205,6 +212,7 @@ impl Fleet {
             told: watch::Sender::default(),
             networks_change: Notify::new(),
             remotes: Mutex::default(),
+            lag: Mutex::default(),
             asked: Mutex::default(),
             taken: Mutex::default(),
             incoming: (incoming, tokio::sync::Mutex::new(calls)),
@@ -214,7 +222,9 @@ impl Fleet {
 
     /// How this host stands.
     pub fn status(&self) -> Status {
-        self.state().status.clone()
+        let lag = self.lag().at(std::time::Instant::now());
+        let watch_lag_ms = lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX));
+        Status { watch_lag_ms, ..self.state().status.clone() }
     }
 
     /// All hosts, or the one of this name.
@@ -449,6 +459,11 @@ impl Fleet {
 
     pub(super) fn keep(&self, remotes: Remotes) {
         *self.remotes.lock().unwrap_or_else(PoisonError::into_inner) = Some(remotes);
+    }
+
+    pub(super) fn lag(&self) -> MutexGuard<'_, Lag> {
+        // As for the state.
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {

@@ -17,6 +17,7 @@ use super::published::Brief;
 use super::remotes::{RemoteChange, Remotes, ToldPort};
 use crate::model::NetworkId;
 use crate::model::definition::{Definition, DefinitionName};
+use crate::telemetry::meters::meters;
 
 /// How long a host may be silent before it gets no copies of what is for all any more: one that starts anew is not lost.
 const LOST_AFTER: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ impl Fleet {
     pub(super) async fn follow<L: Local>(&self, local: &Arc<L>, is_conclusive: bool) -> Result<Infallible, MemberError> {
         // Revisions of an etcd that was emptied begin anew: none of it has been followed.
         self.followed.send_replace(0);
+        self.lag().begin();
         let revision = self.adopt_all(local, is_conclusive).await?;
         let from = |prefix: String, revision: i64| Watched { prefix, from: revision + 1 };
         let (at, hosts) = self.kv.pages(self.names.hosts()).all().await?;
@@ -141,6 +143,7 @@ impl Fleet {
         for network in left {
             following.watch.remove(&self.names.ports(network));
             following.remotes.leave(network);
+            self.lag().unwatch(network);
         }
         let followed: BTreeSet<NetworkId> = following.remotes.networks().collect();
         for network in own.difference(&followed).copied() {
@@ -152,6 +155,7 @@ impl Fleet {
             let (header, found) = self.kv.pages(prefix.clone()).map_all(told).await?;
             let ports: Vec<ToldPort> = found.into_iter().flatten().collect::<Result<_, _>>()?;
             following.watch.add(&Watched { prefix, from: header.revision + 1 }).map_err(MemberError::Etcd)?;
+            self.lag().watch(network);
             let change = following.remotes.enter(network, ports);
             Arc::clone(local).take_in_remote(network, change);
         }
@@ -210,6 +214,11 @@ impl Fleet {
 
     fn take_in_port<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>, event: &Event) -> Result<(), MemberError> {
         let Some((network, host, port)) = self.names.port_at(event.key()) else { return Ok(()) };
+        if host == self.host() {
+            let took = self.lag().comes(port, std::time::Instant::now());
+            took.into_iter().for_each(|took| meters().fleet_watch_lag.observe(took.as_secs_f64()));
+            return Ok(());
+        }
         let changes = match event {
             Event::Put(found) => {
                 let told = ToldPort { host, port, brief: Brief::read(found)?, revision: found.mod_revision };

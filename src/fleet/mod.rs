@@ -66,6 +66,7 @@ pub mod etcd;
 pub mod follow;
 pub mod keys;
 pub mod kv;
+mod lag;
 pub mod member;
 pub mod ports_watch;
 pub mod publish;

@@ -148,6 +148,12 @@ impl Fleet {
         if after.is_empty() {
             return Ok(done);
         }
+        let ports = after.iter().filter_map(|(id, entry)| match id {
+            PublishedId::Port(port) => Some((entry.or_else(|| told.get(id).map(|(before, _)| *before))?.network?, *port)),
+            PublishedId::Server(_) => None,
+        });
+        let now = std::time::Instant::now();
+        ports.for_each(|(network, port)| self.lag().sends(network, port, now));
         let answer = self.kv.txn(&txn).await?;
         if !answer.succeeded {
             return Err(MemberError::Contended(self.names.own(&host)));

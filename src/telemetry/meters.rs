@@ -89,6 +89,8 @@ pub struct Meters {
     /// How often this host has joined its fleet.
     pub fleet_joins: IntCounter,
     fleet_transactions: IntCounterVec,
+    /// How long this host's own writes take to come back by its watch.
+    pub fleet_watch_lag: Histogram,
     /// Whether the name on the bus is ours: 1 or 0.
     pub dbus_connected: IntGauge,
     dhcp_received: IntCounterVec,
@@ -313,6 +315,10 @@ impl Meters {
                 "nicd_fleet_transactions_total",
                 "Transactions of etcd's, by result.",
                 &["result"],
+            ),
+            fleet_watch_lag: family.times(
+                "nicd_fleet_watch_lag_seconds",
+                "Writes of this host in etcd, from when they are sent until its own watch brings them.",
             ),
             dbus_connected: family.gauge("nicd_dbus_connected", "Whether the name on the bus is ours."),
             dhcp_received: family.counters("nicd_dhcp_received_total", "Guests' DHCP messages, by type.", &["type"]),

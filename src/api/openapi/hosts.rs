@@ -62,6 +62,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
         .must("since", "Since when that is so.", time())
         .must("revision", "The revision of etcd's data that was last seen; null before the first.", or_null(count()))
         .must("trouble", "What is in the way while it is not connected; null while it is.", or_null(words()))
+        .must(
+            "watch_lag_ms",
+            "How many milliseconds the last write of this host took to come back by its watch; more while one is overdue; null before the first.",
+            or_null(count()),
+        )
         .must("reserved", "The addresses that this host alone may give to ports, by network.", list(named("Reserved")));
     let reserved = Record::new().must("network_id", "The network.", uuid()).must("addresses", "How many.", count()).must(
         "free",

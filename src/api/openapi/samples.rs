@@ -348,6 +348,7 @@ pub(super) fn host() -> HostView {
 
 pub(super) fn fleet() -> FleetView {
     let (name, host) = ("default".into(), "node-1".into());
-    let status = FleetStatus { name, host, connected: true, since: then(), revision: Some(4711), trouble: None };
+    let status =
+        FleetStatus { name, host, connected: true, since: then(), revision: Some(4711), trouble: None, watch_lag_ms: Some(4) };
     FleetView { status, reserved: vec![Reserved { network_id: NETWORK, addresses: 32, free: 20 }] }
 }

@@ -25,10 +25,16 @@ pub static FLEET: View = View {
         Column { title: "CONNECTED", from: Width::Narrow, cell: |look| look.cell("/connected") },
         Column { title: "SINCE", from: Width::Narrow, cell: |look| look.cell("/since") },
         Column { title: "REVISION", from: Width::Narrow, cell: |look| look.cell("/revision") },
+        Column { title: "WATCH LAG", from: Width::Narrow, cell: lag },
         Column { title: "RESERVED", from: Width::Narrow, cell: reserved },
         Column { title: "TROUBLE", from: Width::Narrow, cell: |look| look.cell("/trouble") },
     ],
 };
+
+/// How far behind the host sees what is written in etcd.
+fn lag(look: &Look<'_>) -> Cell {
+    Cell::new(&look.object["watch_lag_ms"].as_u64().map(|lag| format!("{lag} ms")).unwrap_or_default())
+}
 
 /// The addresses that the host has reserved, a network each.
 fn reserved(look: &Look<'_>) -> Cell {
