@@ -245,6 +245,11 @@ impl Names {
         format!("{}block/{network}/{}/", self.root, if v6 { 6 } else { 4 })
     }
 
+    /// The first address, as a number, of the block that a claim's key is of; none for a key of another form.
+    pub fn block_of(&self, key: &str) -> Option<u128> {
+        u128::from_str_radix(self.last(key), 16).ok()
+    }
+
     /// All claims of MACs that begin with these octets.
     pub fn macs(&self, octets: &[u8; 5]) -> String {
         format!("{}mac/{}/", self.root, hex(octets))

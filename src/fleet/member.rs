@@ -390,8 +390,9 @@ impl<K: Kv> Member<K> {
         let Some(first) = ranges.first() else { return Ok(None) };
         for attempt in 0..TRIES {
             let keys = self.read(Keys::Prefix(self.names.blocks(network, first.start.is_ipv6()))).await?;
-            let taken: BTreeSet<&str> = keys.iter().map(|entry| entry.key.as_str()).collect();
-            let free = blocks(network, ranges).filter(|claim| !taken.contains(self.names.claim(claim).as_str()));
+            let taken: BTreeSet<u128> = keys.iter().filter_map(|entry| self.names.block_of(&entry.key)).collect();
+            let is_free = |claim: &Claim| matches!(claim, Claim::Addresses { first, .. } if !taken.contains(&number(*first)));
+            let free = blocks(network, ranges).filter(is_free);
             let free: Vec<Claim> = free.take(CHOICE).collect();
             let begin = usize::from(self.record.store.as_bytes()[0]) + attempt;
             let Some(chosen) = free.get(begin % free.len().max(1)) else { return Ok(None) };

@@ -71,9 +71,14 @@ impl Node {
 
     /// The same; they serve clients at this address of this namespace.
     pub async fn three_at(address: &str) -> Vec<Self> {
+        Self::three_with(address, &[]).await
+    }
+
+    /// The same, with more flags.
+    pub async fn three_with(address: &str, flags: &[&str]) -> Vec<Self> {
         let cluster = (1..=3).map(|n| format!("n{n}=http://127.0.0.1:{}", 4000 + n)).collect::<Vec<_>>().join(",");
         let serving = |port: u16| format!("http://{address}:{port}");
-        let start = |n: u16| Self::serving(&format!("n{n}"), serving(3000 + n), 3000 + n, &cluster, &[]);
+        let start = |n: u16| Self::serving(&format!("n{n}"), serving(3000 + n), 3000 + n, &cluster, flags);
         let mut nodes = Vec::new();
         for node in (1..=3).map(start).collect::<Vec<_>>() {
             nodes.push(node.up("").await);
@@ -121,6 +126,11 @@ impl Node {
             assert!(tokio::time::Instant::now() < deadline, "{status:?}: {}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has logged.
