@@ -6,7 +6,6 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Binding, Context, Error, PortView, ServerView, Service};
-use crate::fleet::agent::Fleet;
 use crate::fleet::calls::NotAnswered;
 use crate::fleet::elsewhere::Wanted;
 use crate::model::action::Action;
@@ -15,12 +14,6 @@ use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortI
 pub use crate::fleet::calls::{Answer, Call, NewPort as NewPortOfCall, Request as PassedRequest};
 
 impl Service {
-    /// The fleet that this host is in.
-    pub(super) fn in_fleet(&self) -> Result<&Arc<Fleet>, Error> {
-        let none = || Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned());
-        self.fleet.get().ok_or_else(none)
-    }
-
     /// Whether this host has the port or the server with this id.
     pub fn has_here(&self, id: Uuid) -> bool {
         let state = self.reconciler.lock();

@@ -1,6 +1,8 @@
 //! What requests need of the fleet: claims of addresses and MACs, and that networks, subnets and security groups are the same for all
 //! hosts.
 
+use std::sync::Arc;
+
 use crate::fleet::agent::Fleet;
 use crate::fleet::claims::Refused;
 use crate::fleet::definitions::NotDefined;
@@ -35,6 +37,15 @@ impl Service {
             }
             Err(error) => error.into(),
         }
+    }
+
+    /// The fleet that this host is in.
+    ///
+    /// # Errors
+    /// It is in none.
+    pub(super) fn in_fleet(&self) -> Result<&Arc<Fleet>, Error> {
+        let none = || Error::FleetUnreachable("this host has no [fleet] in its configuration".to_owned());
+        self.fleet.get().ok_or_else(none)
     }
 
     /// Commits changes: first in the fleet what all hosts have. What is only followed is there already. Answers with the revision of what was
