@@ -28,6 +28,7 @@ use nicd::model::NetworkId;
 use nicd::model::action::{Action, NewNetwork};
 use nicd::model::subnet::{Gateway, NewSubnet};
 use nicd::model::{Guidance, NetworkKind};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uuid::Uuid;
 
 use etcd::Node;
@@ -68,6 +69,8 @@ fn main() {
     if !programs::has("etcd") {
         std::process::exit(1);
     }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     netns::in_netns(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let table = runtime.block_on(async move { tokio::spawn(measure(settings)).await.unwrap() });

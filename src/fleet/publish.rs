@@ -149,7 +149,7 @@ impl Fleet {
             return Ok(done);
         }
         let ports = after.iter().filter_map(|(id, entry)| match id {
-            PublishedId::Port(port) => Some((entry.or_else(|| told.get(id).map(|(before, _)| *before))?.network?, *port)),
+            PublishedId::Port(port) => Some((entry.as_ref().or_else(|| told.get(id).map(|(before, _)| before))?.network?, *port)),
             PublishedId::Server(_) => None,
         });
         let now = std::time::Instant::now();

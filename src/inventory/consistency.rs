@@ -55,6 +55,7 @@ impl Inventory {
         assert_eq!(phases, self.phases, "counted phases");
         let errors = self.ports.values().filter(|entry| entry.phase == Phase::Error).map(|entry| entry.record.id);
         assert_eq!(errors.collect::<BTreeSet<_>>(), self.errors, "ports that are ERROR");
+        assert_eq!(on.keys().copied().collect::<BTreeSet<_>>(), self.used, "networks with ports");
         for (id, network) in &self.networks {
             assert_eq!(network.ports, on.remove(id).unwrap_or_default(), "ports of network {id}");
         }

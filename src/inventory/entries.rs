@@ -37,6 +37,8 @@ use super::wakeups::Wakeups;
 #[derive(Debug, Default)]
 pub struct Inventory {
     pub networks: BTreeMap<NetworkId, NetworkEntry>,
+    /// Those that have ports here: few of all that a fleet has.
+    pub(super) used: BTreeSet<NetworkId>,
     /// Which networks use an operator's bridge, by its name.
     pub bridges: HashMap<String, BTreeSet<NetworkId>>,
     /// The physical networks, and which networks are on them.

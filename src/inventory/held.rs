@@ -28,7 +28,7 @@ impl Inventory {
 
     /// What ports of shared networks have that is not noted as this host's: of a store that was put back, it may be another host's.
     pub fn unclaimed(&self) -> Vec<Held> {
-        let shared = self.networks.values().filter(|entry| entry.record.is_shared());
+        let shared = self.used_networks().filter(|entry| entry.record.is_shared());
         let ports = shared.flat_map(|entry| &entry.ports).filter_map(|id| self.ports.get(id));
         let claims: BTreeSet<Claim> = ports.flat_map(|entry| self.claims_of(&entry.record)).collect();
         let known = |claim: &Claim| self.holding.has(claim) || self.holding.disputed.contains_key(claim);
@@ -83,8 +83,7 @@ impl Inventory {
         if self.holding.disputed.is_empty() {
             return BTreeSet::new();
         }
-        let shared =
-            self.networks.values().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied());
+        let shared = self.used_networks().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied());
         shared.filter(|port| self.other_host_of(*port).is_some()).collect()
     }
 
@@ -148,7 +147,7 @@ impl Inventory {
     pub fn short_of(&self, prefix: MacPrefix, exhausted: impl Fn(SubnetId) -> bool) -> Vec<Need> {
         let mut needs = Vec::new();
         let mut networks = 0;
-        for entry in self.networks.values().filter(|entry| entry.record.is_shared() && !entry.ports.is_empty()) {
+        for entry in self.used_networks().filter(|entry| entry.record.is_shared()) {
             networks += 1;
             for v6 in [false, true] {
                 let subnets = entry.subnets.iter().filter_map(|id| self.subnets.get(id));
@@ -213,7 +212,7 @@ impl Inventory {
 
     /// The ports of shared networks, and the servers.
     pub fn published_ids(&self) -> impl Iterator<Item = PublishedId> + '_ {
-        let shared = self.networks.values().filter(|entry| entry.record.is_shared());
+        let shared = self.used_networks().filter(|entry| entry.record.is_shared());
         let ports = shared.flat_map(|entry| entry.ports.iter().copied());
         ports.map(PublishedId::Port).chain(self.servers.keys().copied().map(PublishedId::Server))
     }

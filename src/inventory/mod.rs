@@ -98,6 +98,11 @@ impl Inventory {
         self.have.own_bridge(id).into_iter().for_each(|bridge| self.place_overlay(bridge));
     }
 
+    /// The networks that have ports here.
+    pub fn used_networks(&self) -> impl Iterator<Item = &NetworkEntry> + '_ {
+        self.used.iter().filter_map(|id| self.networks.get(id))
+    }
+
     /// Forgets a network.
     pub fn remove_network(&mut self, id: NetworkId) {
         self.fought_bridges.remove(&id);
@@ -186,6 +191,7 @@ impl Inventory {
         self.follow_gateway(&record);
         if let Some(network) = self.networks.get_mut(&record.network_id) {
             network.ports.insert(record.id);
+            self.used.insert(record.network_id);
         }
         if let Some(server) = record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
             server.ports.insert(record.id);
@@ -256,6 +262,9 @@ impl Inventory {
         self.follow_gateway(&entry.record);
         if let Some(network) = self.networks.get_mut(&entry.record.network_id) {
             network.ports.remove(&id);
+            if network.ports.is_empty() {
+                self.used.remove(&entry.record.network_id);
+            }
         }
         if let Some(server) = entry.record.binding.as_ref().and_then(|binding| self.servers.get_mut(&binding.server_id)) {
             server.ports.remove(&id);

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::inventory::leftovers::Leftover;
-use crate::inventory::{Inventory, whose};
+use crate::inventory::{Inventory, NetworkEntry, whose};
 use crate::kernel::{DESCRIPTORS_REMEDY, HELPER_REMEDY, MissingRequirement, module_remedy};
-use crate::model::{NetworkId, Phase, PortId, names};
+use crate::model::{NetworkId, NetworkKind, Phase, PortId, names};
 use crate::plan::diff::{Segment, vlan_remedy};
 use crate::plan::{BRIDGE_PORTS, Facet, LinkState};
 use crate::store::{Holder, StoreError};
@@ -350,8 +350,8 @@ impl Problem {
                 });
             }
             Self::EntriesRefused => {
-                let networks = state.on_tunnels().filter_map(|network| Some((network, state.networks.get(&network)?)));
-                let refused = networks.filter_map(|(network, entry)| Some((network, entry.overlay.refused.as_ref()?)));
+                let networks = state.used_networks();
+                let refused = networks.filter_map(|entry| Some((entry.record.id, entry.overlay.refused.as_ref()?)));
                 into.add(self, one(refused), |(network, why)| {
                     Finding::new(
                         format!("what leads network {network} to ports on other hosts could not be set: {why}"),
@@ -432,9 +432,10 @@ impl Problem {
 
 /// The networks with a bridge that do not reach other hosts, with the stable word for why and what was found.
 fn uplinks_of(state: &Inventory) -> impl Iterator<Item = (NetworkId, &'static str, String)> {
-    state.on_physical().into_iter().chain(state.on_tunnels()).filter_map(|network| {
+    let leads = |entry: &&NetworkEntry| entry.record.physical_network.is_some() || entry.record.kind == NetworkKind::Vxlan;
+    state.used_networks().filter(leads).filter_map(|entry| {
+        let network = entry.record.id;
         state.have.own_bridge(network)?;
-        let entry = state.networks.get(&network)?;
         let bridge = state.desired_bridge(&entry.record);
         let way = Segment::find(&bridge, &state.have)?;
         let reason = way.trouble()?.reason();

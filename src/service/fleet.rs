@@ -205,7 +205,7 @@ impl Local for Service {
 
     fn own_networks(&self) -> BTreeSet<NetworkId> {
         let state = self.reconciler.lock();
-        let own = state.networks.values().filter(|entry| entry.record.is_shared() && !entry.ports.is_empty());
+        let own = state.used_networks().filter(|entry| entry.record.is_shared());
         own.map(|entry| entry.record.id).collect()
     }
 
