@@ -100,6 +100,10 @@
 //! there are. All entries are looked at and compared after a start, when a VXLAN device was made, at a sweep, for a verification, and after an
 //! event that tells of an entry that nicd does not want. Until nicd was told what is on other hosts, it leaves what is there.
 //!
+//! Of a shared network's ports on other hosts that are in security groups the groups and addresses are noted in the store, and then told to
+//! the kernel by one [`plan::Op::SetMembers`] (`reconcile/members`), so that rules which name a group let them in, also after a restart
+//! without the fleet.
+//!
 //! # Modules
 //!
 //! Dependencies point down:

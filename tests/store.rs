@@ -19,8 +19,9 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Network, NetworkId, NetworkKind, Origin, Port,
-    PortId, Profile, RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk, TrunkId,
+    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Member, MemberId, Network, NetworkId, NetworkKind,
+    NotedMember, Origin, Port, PortId, Profile, RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk,
+    TrunkId,
 };
 use nicd::plan::groups::number;
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
@@ -97,6 +98,13 @@ fn records_survive_a_reopening() {
         epoch: registration.epoch,
     });
     let claims = [Change::PutClaim(held[0]), Change::PutClaim(held[1]), Change::DeleteClaim(held[1].claim)];
+    let members = [1, 2].map(|port| NotedMember {
+        network: network_of,
+        id: MemberId { host: "node-2".into(), port: PortId(Uuid::from_u128(port)) },
+        member: Member { groups: [GroupId(Uuid::from_u128(8))].into(), addresses: [[192, 0, 2, 7].into()].into() },
+    });
+    let put_members = members.iter().map(|member| Change::PutMember(Box::new(member.clone())));
+    let claims = claims.into_iter().chain(put_members).chain([Change::DeleteMember(network_of, members[1].id.clone())]);
     let noted = [Change::ReserveEvents(77), Change::NoteRegistration(registration)].into_iter().chain(claims);
     let gone = [Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key)].into_iter().chain(noted).collect();
     opened.commit(gone, Purpose::Freeing).unwrap();
@@ -112,6 +120,7 @@ fn records_survive_a_reopening() {
         lost: None,
         registration: Some(registration),
         claims: vec![held[0]],
+        members: members[..1].to_vec(),
         networks: vec![network()],
         subnets: vec![subnet()],
         servers: vec![server],
@@ -224,7 +233,7 @@ fn networks_keep_the_zones_that_they_had() {
     opened.close();
     let sql = Connection::open(dir.path().join(FILE)).unwrap();
     sql.execute("UPDATE networks SET body = json_remove(body, '$.zone')", []).unwrap();
-    sql.execute_batch("DROP TABLE claims").unwrap();
+    sql.execute_batch("DROP TABLE claims; DROP TABLE members").unwrap();
     sql.pragma_update(None, "user_version", 6).unwrap();
     drop(sql);
     let zones = [derived(first) + 1, derived(first), derived(901), derived(901)];

@@ -27,7 +27,7 @@ use super::roster::{HostView, LIFE, Sign, hosts};
 use crate::clock;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Held, Need, NetworkId, PublishedId, Registration, SubnetId};
+use crate::model::{Held, MemberChange, Need, NetworkId, PublishedId, Registration, SubnetId};
 use crate::telemetry::meters::meters;
 
 /// How often this host tells that it is alive.
@@ -137,6 +137,12 @@ pub trait Local: Send + Sync + 'static {
 
     /// Waits until there is one.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Takes in which ports of other hosts on a network are in security groups.
+    fn take_in_members(self: Arc<Self>, network: NetworkId, change: MemberChange);
+
+    /// Forgets those of all networks but these.
+    fn keep_members_of(&self, networks: &BTreeSet<NetworkId>);
 
     /// Takes in what other hosts have of a network.
     fn take_in_remote(self: Arc<Self>, network: NetworkId, change: RemoteChange);

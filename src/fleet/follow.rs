@@ -13,10 +13,11 @@ use super::agent::{Fleet, Local};
 use super::definitions;
 use super::etcd::{Batch, Event, KeyValue, Keys, Op, Txn, Watch, WatchEnd, Watched};
 use super::member::{HostRecord, MemberError, read_versioned};
+use super::members;
 use super::published::Brief;
 use super::remotes::{RemoteChange, Remotes, ToldPort};
-use crate::model::NetworkId;
 use crate::model::definition::{Definition, DefinitionName};
+use crate::model::{Member, MemberChange, MemberId, NetworkId};
 use crate::telemetry::meters::meters;
 
 /// How long a host may be silent before it gets no copies of what is for all any more: one that starts anew is not lost.
@@ -30,6 +31,8 @@ const EVERY: Duration = Duration::from_secs(5);
 struct Following<'a> {
     fleet: &'a Fleet,
     remotes: Remotes,
+    /// Whether etcd may lack some of what other hosts have.
+    may_lack: bool,
     /// The hosts of which nothing is heard, and since when.
     silent: BTreeMap<String, Instant>,
     watch: Watch,
@@ -68,7 +71,8 @@ impl Fleet {
         ];
         let watch = self.kv.watch(&prefixes).await?;
         let remotes = self.kept().again(!is_conclusive);
-        let mut following = Following { fleet: self, remotes, silent: BTreeMap::new(), watch };
+        let may_lack = !is_conclusive;
+        let mut following = Following { fleet: self, remotes, may_lack, silent: BTreeMap::new(), watch };
         for found in &hosts {
             let host = self.names.last(&found.key).to_owned();
             following.remotes.put_host(&host, read_versioned::<HostRecord>(found)?.tunnel);
@@ -139,6 +143,7 @@ impl Fleet {
     /// Follows the ports of each network that has ports here, and of no other.
     async fn follow_own_networks<L: Local>(&self, local: &Arc<L>, following: &mut Following<'_>) -> Result<(), MemberError> {
         let own = local.own_networks();
+        local.keep_members_of(&own);
         let left: Vec<NetworkId> = following.remotes.networks().filter(|network| !own.contains(network)).collect();
         for network in left {
             following.watch.remove(&self.names.ports(network));
@@ -150,10 +155,17 @@ impl Fleet {
             let prefix = self.names.ports(network);
             let told = |found: KeyValue| {
                 let (host, port) = self.names.port_of(network, &found.key)?;
-                Some(Brief::read(&found).map(|brief| ToldPort { host, port, brief, revision: found.mod_revision }))
+                let member = members::read(&found).map(|member| Some((MemberId { host: host.clone(), port }, member?)));
+                let told = Brief::read(&found).map(|brief| ToldPort { host, port, brief, revision: found.mod_revision });
+                Some(told.and_then(|told| Ok((told, member?))))
             };
             let (header, found) = self.kv.pages(prefix.clone()).map_all(told).await?;
-            let ports: Vec<ToldPort> = found.into_iter().flatten().collect::<Result<_, _>>()?;
+            let told: Vec<(ToldPort, _)> = found.into_iter().flatten().collect::<Result<_, _>>()?;
+            let (ports, members): (Vec<ToldPort>, Vec<Option<(MemberId, Member)>>) = told.into_iter().unzip();
+            let host = self.host();
+            let members = members.into_iter().flatten().filter(|(id, _)| id.host != host).collect();
+            let may_lack = following.may_lack;
+            Arc::clone(local).take_in_members(network, MemberChange::All { members, may_lack });
             following.watch.add(&Watched { prefix, from: header.revision + 1 }).map_err(MemberError::Etcd)?;
             self.lag().watch(network);
             let change = following.remotes.enter(network, ports);
@@ -219,6 +231,8 @@ impl Fleet {
             took.into_iter().for_each(|took| meters().fleet_watch_lag.observe(took.as_secs_f64()));
             return Ok(());
         }
+        let id = MemberId { host: host.clone(), port };
+        Arc::clone(local).take_in_members(network, MemberChange::One(id, members::told(event)?));
         let changes = match event {
             Event::Put(found) => {
                 let told = ToldPort { host, port, brief: Brief::read(found)?, revision: found.mod_revision };

@@ -68,6 +68,7 @@ pub mod keys;
 pub mod kv;
 mod lag;
 pub mod member;
+mod members;
 pub mod ports_watch;
 pub mod publish;
 pub mod published;

@@ -27,6 +27,9 @@ pub struct Published {
     /// The security groups that it is in.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<GroupId>,
+    /// The addresses that it may use one by one, if it is attached and in groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    usable: BTreeSet<IpAddr>,
     /// It is kept down, since another host has claimed what it has: nothing leads to it.
     #[serde(default)]
     pub is_kept_down: bool,
@@ -35,8 +38,8 @@ pub struct Published {
 }
 
 impl Published {
-    /// This port, of which clients are shown this.
-    pub fn new(port: &Port, is_kept_down: bool, view: serde_json::Value) -> Self {
+    /// This port, which may use these addresses one by one, and of which clients are shown this.
+    pub fn new(port: &Port, usable: BTreeSet<IpAddr>, is_kept_down: bool, view: serde_json::Value) -> Self {
         Self {
             v: VERSION,
             network: port.network_id,
@@ -44,6 +47,7 @@ impl Published {
             addresses: port.held_ips().map(|ip| ip.ip_address).collect(),
             server: port.binding.as_ref().map(|binding| binding.server_id),
             subnets: port.held_ips().map(|ip| ip.subnet_id).collect(),
+            usable,
             groups: port.groups.clone(),
             is_kept_down,
             view,

@@ -23,6 +23,7 @@ use super::comparing::OverlayWork;
 use super::flapping::{BridgeRepairs, Flapping};
 use super::holding::Holding;
 use super::leases::{PortLease, Responder};
+use super::members::Members;
 use super::neighbours::{Conflict, Neighbours};
 use super::open::Open;
 use super::profiles::Profiles;
@@ -55,6 +56,8 @@ pub struct Inventory {
     pub(super) zones: BTreeSet<u16>,
     /// The sets of security groups that ports are in.
     pub profiles: Profiles,
+    /// Other hosts' ports that are in security groups.
+    pub members: Members,
     pub subnets: BTreeMap<SubnetId, SubnetEntry>,
     pub groups: BTreeMap<GroupId, GroupEntry>,
     /// Which group a rule is of.

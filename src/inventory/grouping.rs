@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-#[cfg(debug_assertions)]
-use crate::model::LinkName;
 use crate::model::network::ZONES;
-use crate::model::{Allows, Family, GroupId, Network, Port, names};
-use crate::plan::NumberedProfile;
+use crate::model::{Allows, Family, GroupId, LinkName, Network, Port, names};
 use crate::plan::groups::{InGroups, Profile, number};
+use crate::plan::{LinkState, NumberedProfile};
 
 use super::{Error, Inventory, NetworkEntry};
 
@@ -42,8 +40,12 @@ impl Inventory {
         for group in told.keys().filter_map(|number| self.profiles.groups(*number)).flatten() {
             *sets.entry(*group).or_default() += 1;
         }
+        let mut named = sets.clone();
+        for (group, remote) in self.members.sets_with() {
+            *named.entry(group).or_default() += remote;
+        }
         let of_referrers =
-            sets.iter().flat_map(|(group, named)| self.referrers(*group).map(move |(group, rules)| (group, rules * named)));
+            named.iter().flat_map(|(group, named)| self.referrers(*group).map(move |(group, rules)| (group, rules * named)));
         let between: usize = of_referrers.map(|(group, keys)| sets.get(&group).map_or(0, |sets| sets * keys)).sum();
         told.values().sum::<usize>() + between
     }
@@ -53,18 +55,27 @@ impl Inventory {
         if port.groups.is_empty() {
             return None;
         }
-        let known = match &network.bridge {
-            Some(name) => self.have.named(name.as_str()),
-            None => self.have.own_bridge(network.id),
-        };
-        let named = || network.bridge.clone().unwrap_or_else(|| names::network_bridge(network.id, 0));
+        let known = self.known_bridge(network);
         Some(InGroups {
             profile: self.profiles.number(&port.groups),
             zone: network.zone,
-            bridge: known.and_then(|bridge| bridge.name.parse().ok()).unwrap_or_else(named),
+            bridge: self.name_of_bridge(network),
             // Of an agent-made bridge nothing reaches the host.
             host: network.bridge.as_ref().and(known).and_then(|bridge| bridge.mac),
         })
+    }
+
+    fn known_bridge(&self, network: &Network) -> Option<&LinkState> {
+        match &network.bridge {
+            Some(name) => self.have.named(name.as_str()),
+            None => self.have.own_bridge(network.id),
+        }
+    }
+
+    /// The name of a network's bridge: the one that it has, or is to get.
+    pub(super) fn name_of_bridge(&self, network: &Network) -> LinkName {
+        let named = || network.bridge.clone().unwrap_or_else(|| names::network_bridge(network.id, 0));
+        self.known_bridge(network).and_then(|bridge| bridge.name.parse().ok()).unwrap_or_else(named)
     }
 
     /// Gives a new network its zone of conntrack: that of the networks on its bridge, or one that no network has. It is not the first

@@ -35,8 +35,10 @@ pub mod held;
 mod holding;
 pub mod leases;
 pub mod leftovers;
+mod members;
 mod monitors;
 pub mod neighbours;
+mod noted_members;
 mod open;
 mod overlays;
 mod profiles;
@@ -54,6 +56,7 @@ mod wakeups;
 pub use claim::{Busy, Claim, ClaimGuard, Unclaimed};
 pub use entries::{GroupEntry, Inventory, NetworkEntry, PortClaims, PortEntry, Segment, ServerEntry, SubnetEntry, TrunkRole};
 pub use error::{Error, whose};
+pub use filters::usable;
 
 use comparing::OverlayWork;
 use flapping::BridgeRepairs;

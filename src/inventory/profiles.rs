@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::GroupId;
-use crate::plan::groups::number;
+use crate::plan::groups::{next_number, own_number};
 
 /// The sets of groups that ports are in.
 #[derive(Debug, Default)]
@@ -47,9 +47,9 @@ impl Profiles {
         if let Some(number) = self.numbers.get(groups) {
             return *number;
         }
-        let mut free = number(groups);
+        let mut free = own_number(groups);
         while self.sets.contains_key(&free) {
-            free = free.wrapping_add(1).max(1);
+            free = next_number(free);
         }
         free
     }

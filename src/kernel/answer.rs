@@ -266,7 +266,7 @@ pub(super) fn refused(op: &Op, errno: Errno) -> OpError {
         Op::CreateBridge { .. } | Op::CreateVlan { .. } | Op::CreateVxlan { .. } => Request::Create,
         Op::CreateTap { .. } | Op::CreateVeth { .. } | Op::CreateVlanNic { .. } => Request::Create,
         Op::CloseBridge { .. } => Request::Close,
-        Op::SetFilter { .. } | Op::SetProfiles { .. } => Request::Filter,
+        Op::SetFilter { .. } | Op::SetProfiles { .. } | Op::SetMembers { .. } => Request::Filter,
         Op::SetBridge { .. } | Op::SetSegment { .. } | Op::Configure { .. } => Request::Link,
         Op::SetEntries { .. } => Request::Fdb(Mac::NOBODY),
         Op::AdoptUplink { .. } | Op::ReleaseUplink { .. } => Request::Link,

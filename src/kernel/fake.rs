@@ -1143,7 +1143,7 @@ impl World {
             }
             Op::SetFilter { port, filter, .. } => self.set_filter(*port, filter.as_ref())?,
             // It has no packets that they could allow.
-            Op::SetProfiles { .. } => {}
+            Op::SetProfiles { .. } | Op::SetMembers { .. } => {}
             Op::CreateTap { index, name, queues, owner, .. } => {
                 self.create(*index, name, Kind::Tap)?;
                 if let Some(link) = self.links.get_mut(index) {

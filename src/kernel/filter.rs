@@ -25,6 +25,7 @@ mod flows;
 mod group_rules;
 pub(super) mod log;
 mod proof;
+mod remotes;
 mod ruleset;
 mod shared;
 mod table;
@@ -180,7 +181,7 @@ impl Filters {
     }
 
     fn keep_table(&self, wanted: PortFilters, access: NetnsAccess) -> Result<bool, Failure> {
-        let PortFilters { ports: wanted, profiles, connections } = wanted;
+        let PortFilters { ports: wanted, profiles, members, connections } = wanted;
         {
             let mut state = self.lock();
             if connections.is_some() && connections != state.connections {
@@ -188,6 +189,7 @@ impl Filters {
                 (state.connections, state.rules) = (connections, None);
             }
             state.shared.set_profiles(profiles.into_iter().map(|(number, profile)| (number, Some(profile))).collect());
+            members.iter().for_each(|members| _ = state.shared.set_members(members));
             if state.rules.is_none() {
                 state.read()?;
             }

@@ -260,6 +260,7 @@ fn doing(op: &Op) -> String {
         }
         Op::DeleteGroup { group, .. } => format!("{name} {group}"),
         Op::SetProfiles { .. } => name.to_owned(),
+        Op::SetMembers { members } => format!("{name} of network {}", members.network),
         Op::CloseTap { port }
         | Op::Configure { port, .. }
         | Op::Persist { port }
@@ -321,6 +322,7 @@ impl LinuxHost {
                 let of = |one: &NumberedProfile| (one.number, one.profile.clone());
                 self.around.filters.set_profiles(profiles.iter().map(of).collect())
             }
+            Op::SetMembers { members } => self.around.filters.set_members(members),
             Op::CreateTap { port, index, name, queues, vnet_hdr, owner } => {
                 let spec = tap::Spec { index: *index, name, queues: *queues, vnet_hdr: *vnet_hdr, owner: *owner };
                 create_tap(netlink, context, *port, spec)

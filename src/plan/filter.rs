@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{InGroups, Profile};
+use super::members::NetworkMembers;
 pub use crate::model::DropReason as Reason;
 use crate::model::{Mac, PortId};
 
@@ -99,6 +100,8 @@ pub struct PortFilters {
     pub ports: Vec<PortFilter>,
     /// What the profiles of all ports allow, by their numbers.
     pub profiles: BTreeMap<u32, Profile>,
+    /// Other hosts' ports in security groups, by network.
+    pub members: Vec<NetworkMembers>,
     /// How many connections a port in security groups may have; none for as many as before.
     pub connections: Option<u32>,
 }

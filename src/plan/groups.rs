@@ -73,6 +73,29 @@ pub fn number(groups: &BTreeSet<GroupId>) -> u32 {
     octets.fold(0x811c_9dc5, |hash: u32, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193)).max(1)
 }
 
+/// Numbers of sets that only other hosts' ports are in have this bit, and those of this host's ports have it not.
+const REMOTE: u32 = 1 << 31;
+
+/// The number of a set of this host's ports, if it is not taken.
+pub fn own_number(groups: &BTreeSet<GroupId>) -> u32 {
+    next_number(number(groups).wrapping_sub(1))
+}
+
+/// The next one of these.
+pub fn next_number(before: u32) -> u32 {
+    (before.wrapping_add(1) & !REMOTE).max(1)
+}
+
+/// The number of a set of other hosts' ports, if it is not taken.
+pub fn remote_number(groups: &BTreeSet<GroupId>) -> u32 {
+    number(groups) | REMOTE
+}
+
+/// The next one of these.
+pub fn next_remote_number(before: u32) -> u32 {
+    before.wrapping_add(1) | REMOTE
+}
+
 /// More than [`KEYS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;

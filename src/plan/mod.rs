@@ -20,6 +20,7 @@ pub mod facts;
 pub mod filter;
 pub mod forward;
 pub mod groups;
+pub mod members;
 pub mod observed;
 pub mod op;
 pub mod overlay;

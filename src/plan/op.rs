@@ -13,6 +13,7 @@ use crate::model::{LinkName, Mac, NetnsPin, NetworkId, Owner, PortId};
 
 use super::filter::Filter;
 use super::groups::Profile;
+use super::members::NetworkMembers;
 use super::observed::{Address, TokenBucket, VlanTag};
 use super::overlay::Entry;
 
@@ -291,6 +292,11 @@ pub enum Op {
     SetProfiles {
         /// The sets; none of one that no port is in any more.
         profiles: Vec<NumberedProfile>,
+    },
+    /// Says which addresses of a network are those of other hosts' ports in security groups. One transaction; a refused one changes nothing.
+    SetMembers {
+        /// What changes of them.
+        members: NetworkMembers,
     },
     /// Makes a tap that dies with this process, without carrier and not up.
     CreateTap {
@@ -650,6 +656,7 @@ impl Op {
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
             | Self::SetProfiles { .. }
+            | Self::SetMembers { .. }
             | Self::CreateVeth { .. }
             | Self::CreateVlanNic { .. }
             | Self::Configure { at: At::Altname, .. }
@@ -689,6 +696,7 @@ impl Op {
             | Self::AdoptUplink { .. }
             | Self::ReleaseUplink { .. }
             | Self::SetProfiles { .. }
+            | Self::SetMembers { .. }
             | Self::DeleteGroup { .. } => None,
             Self::SetFilter { port, .. }
             | Self::CreateTap { port, .. }
@@ -725,6 +733,7 @@ impl Op {
             Self::ReleaseUplink { .. } => "release_uplink",
             Self::SetFilter { .. } => "set_filter",
             Self::SetProfiles { .. } => "set_profiles",
+            Self::SetMembers { .. } => "set_members",
             Self::CreateTap { .. } => "create_tap",
             Self::CloseTap { .. } => "close_tap",
             Self::CreateVeth { .. } => "create_veth",

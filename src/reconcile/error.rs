@@ -45,7 +45,7 @@ pub enum Error {
         host: String,
     },
     /// Ports of other hosts use it.
-    #[error("{what} is in use by ports of other hosts ({}); delete them first", hosts.join(", "))]
+    #[error("{what} is in use by ports of other hosts ({}); {} first", hosts.join(", "), set_free(reason))]
     InUseElsewhere {
         /// What.
         what: String,
@@ -620,6 +620,11 @@ impl Error {
             Self::Stopping => "stopping",
         }
     }
+}
+
+/// What is to be done with ports of other hosts.
+fn set_free(reason: &str) -> &'static str {
+    if reason == "group_in_use" { "take them out of it" } else { "delete them" }
 }
 
 /// What becomes of a request that a silent host has.

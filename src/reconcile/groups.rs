@@ -78,7 +78,15 @@ impl Reconciler {
 
     /// Tells the kernel what a port's groups allow, if it does not have it.
     pub(super) async fn tell_groups(self: &Arc<Self>, port: PortId) -> Result<(), Error> {
-        let groups = self.lock().port(port)?.record.groups.clone();
+        let groups = {
+            let mut state = self.lock();
+            let record = &state.port(port)?.record;
+            let (network, groups) = (record.network_id, record.groups.clone());
+            if !groups.is_empty() && state.check_bridge_of_members(network) {
+                self.start_members(&mut state);
+            }
+            groups
+        };
         if self.lock().profiles.untold(&groups).is_empty() {
             return Ok(());
         }

@@ -53,6 +53,7 @@ mod hearing;
 mod heartbeat;
 mod listening;
 mod machines;
+mod members;
 mod namespaces;
 mod observe;
 mod overlays;
@@ -244,6 +245,8 @@ pub(crate) enum Work {
     CompareEntries(NetworkId),
     /// Brings what the kernel has of a security group to its record, after a while.
     TellGroup(GroupId),
+    /// Notes other hosts' ports in security groups, and tells the kernel of them.
+    FollowMembers,
 }
 
 impl Reconciler {

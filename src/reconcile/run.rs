@@ -152,6 +152,7 @@ pub fn start(reconciler: &Arc<Reconciler>, work: Work) {
             Work::Ask(port) => this.ask(port).await,
             Work::Announce(port) => this.announce(port).await,
             Work::CompareEntries(network) => this.compare_entries(network).await,
+            Work::FollowMembers => this.follow_members().await,
             Work::TellGroup(group) => this.tell_group_again(group).await,
         }
     };

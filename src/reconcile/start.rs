@@ -54,6 +54,7 @@ impl Reconciler {
         loaded.networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
         state.load_groups(loaded.groups);
+        state.load_members(loaded.members);
         loaded.servers.into_iter().for_each(|server| state.add_server(server));
         loaded.ports.into_iter().for_each(|port| {
             let phase = first_phase(&port);
@@ -163,13 +164,14 @@ impl Reconciler {
     async fn make_filters(self: &Arc<Self>) {
         let wanted = {
             let mut state = self.lock();
-            let (profiles, connections) = (state.all_profiles(), self.policy().connections);
+            let (profiles, members, connections) = (state.all_profiles(), state.all_members(), self.policy().connections);
             let of = |port: &PortEntry| {
                 let wanted = state.desired_port(&port.record, self.store_id)?;
                 let index = state.have.device(wanted.id)?.index;
                 Some(PortFilter { port: wanted.id, index, filter: wanted.filter? })
             };
-            PortFilters { ports: state.ports.values().filter_map(of).collect(), profiles, connections: Some(connections) }
+            let ports = state.ports.values().filter_map(of).collect();
+            PortFilters { ports, profiles, members, connections: Some(connections) }
         };
         let Ok(asked) = self.kernel.keep_filters(wanted) else { return };
         match answered(asked).await {

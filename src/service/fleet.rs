@@ -12,9 +12,10 @@ use crate::fleet::agent::{Fleet, Local, Status};
 use crate::fleet::member::{ForgetError, MemberError};
 use crate::fleet::published::{Published, Told};
 use crate::fleet::remotes::{RemoteChange, RemotePort};
+use crate::inventory::usable;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Claim, Held, Need, NetworkId, PublishedId, Registration, SubnetId};
+use crate::model::{Claim, Held, MemberChange, Need, NetworkId, PublishedId, Registration, SubnetId};
 use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
@@ -226,7 +227,12 @@ impl Local for Service {
                 state.network(network).ok().filter(|entry| entry.record.is_shared())?;
                 let view = view::port(&state, port, self.host()).ok()?;
                 let shown = serde_json::to_value(&view).unwrap_or_default();
-                Some(Told::Port(Box::new(Published::new(&view.port, state.other_host_of(port).is_some(), shown))))
+                Some(Told::Port(Box::new(Published::new(
+                    &view.port,
+                    usable(&view.port),
+                    state.other_host_of(port).is_some(),
+                    shown,
+                ))))
             }
             PublishedId::Server(server) => {
                 let view = view::server(state.server(server).ok()?, self.host());
@@ -242,6 +248,14 @@ impl Local for Service {
     async fn changed(&self) {
         let rung = Arc::clone(&self.reconciler.lock().publishing.rung);
         rung.notified().await;
+    }
+
+    fn take_in_members(self: Arc<Self>, network: NetworkId, change: MemberChange) {
+        self.reconciler.take_in_members(network, change);
+    }
+
+    fn keep_members_of(&self, networks: &BTreeSet<NetworkId>) {
+        self.reconciler.keep_members_of(networks);
     }
 
     fn take_in_remote(self: Arc<Self>, network: NetworkId, change: RemoteChange) {

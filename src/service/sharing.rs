@@ -90,7 +90,7 @@ fn not_defined(error: NotDefined) -> Error {
                 Error::InUseElsewhere { what: format!("Subnet {id}"), hosts, reason: "subnet_in_use" }
             }
             DefinitionName::Group(id) => {
-                Error::InUseElsewhere { what: format!("Security group {id}"), hosts, reason: "group_in_use" }
+                Error::InUseElsewhere { what: format!("Security Group {id}"), hosts, reason: "group_in_use" }
             }
         },
         NotDefined::TooMany(parts) => Error::TooManyAtOnce { parts },

@@ -33,8 +33,8 @@ use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
-    Claim, Group, GroupId, Held, Job, JobId, LinkName, Network, NetworkId, Port, PortId, Registration, Server, ServerId, Subnet,
-    SubnetId, Trunk, TrunkId,
+    Claim, Group, GroupId, Held, Job, JobId, LinkName, MemberId, Network, NetworkId, NotedMember, Port, PortId, Registration,
+    Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
 };
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
@@ -189,6 +189,10 @@ pub enum Change {
     PutClaim(Held),
     /// Removes a claim of this host's.
     DeleteClaim(Claim),
+    /// Writes another host's port in security groups, new or changed.
+    PutMember(Box<NotedMember>),
+    /// Removes one.
+    DeleteMember(NetworkId, MemberId),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -238,6 +242,8 @@ impl Change {
             Self::NoteRegistration(_) => "note_registration",
             Self::PutClaim(_) => "put_claim",
             Self::DeleteClaim(_) => "delete_claim",
+            Self::PutMember(_) => "put_member",
+            Self::DeleteMember(..) => "delete_member",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -303,6 +309,8 @@ pub struct Loaded {
     pub registration: Option<Registration>,
     /// What this host has claimed in its fleet.
     pub claims: Vec<Held>,
+    /// Other hosts' ports in security groups.
+    pub members: Vec<NotedMember>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All subnets.

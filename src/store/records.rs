@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::failpoints;
 use crate::model::idempotency::{CallerId, Key, StoredRequest};
 use crate::model::notice::StoredNotice;
-use crate::model::{Group, GroupId, Held, Job, Network, NetworkId, Port, PortId, Server, Subnet, SubnetId, Trunk};
+use crate::model::{Group, GroupId, Held, Job, Network, NetworkId, NotedMember, Port, PortId, Server, Subnet, SubnetId, Trunk};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -95,6 +95,15 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             params![json(&held.claim)?, json(held)?, ROW_VERSION],
         ),
         Change::DeleteClaim(claim) => run("DELETE FROM claims WHERE claim = ?1", params![json(claim)?]),
+        Change::PutMember(noted) => run(
+            "INSERT INTO members (network_id, host, port_id, body, version) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (network_id, host, port_id) DO UPDATE SET body = ?4, version = ?5",
+            params![noted.network.to_string(), noted.id.host, noted.id.port.to_string(), json(noted)?, ROW_VERSION],
+        ),
+        Change::DeleteMember(network, id) => run(
+            "DELETE FROM members WHERE network_id = ?1 AND host = ?2 AND port_id = ?3",
+            params![network.to_string(), id.host, id.port.to_string()],
+        ),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -204,6 +213,9 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         lost: noted(connection, "lost")?,
         registration: noted(connection, "registration")?,
         claims: all(connection, "claims", "claim", |held: &Held| vec![json(&held.claim).unwrap_or_default()])?,
+        members: all(connection, "members", "network_id, host, port_id", |noted: &NotedMember| {
+            vec![noted.network.to_string(), noted.id.host.clone(), noted.id.port.to_string()]
+        })?,
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
         trunks: trunks(connection, &ports)?,

@@ -11,6 +11,7 @@ mod dice;
 mod etcd;
 mod groups;
 mod hosts;
+mod members;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/programs.rs"]

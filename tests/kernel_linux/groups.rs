@@ -82,7 +82,14 @@ fn a_kernel_that_does_not_track_bridges_is_said_to_and_the_port_is_closed() {
         let mut other = Linux::default().open().unwrap();
         run("nft delete table bridge nicd");
         let ports = vec![PortFilter { port, index: DEVICE, filter }];
-        other.keep_filters(PortFilters { ports, profiles: [(1, profile(&[1], [out()]))].into(), connections: None }).unwrap();
+        other
+            .keep_filters(PortFilters {
+                ports,
+                profiles: [(1, profile(&[1], [out()]))].into(),
+                members: Vec::new(),
+                connections: None,
+            })
+            .unwrap();
         assert_eq!((elements("guarded").len(), elements("closed").len()), (0, 1));
         assert!(other.missing_requirements().iter().any(|lack| format!("{lack:?}").contains("Conntrack")));
     });
@@ -144,7 +151,7 @@ fn what_groups_allow_is_in_the_table_while_a_port_is_in_them() {
             filter: grouped(port(number.into()), address, profile),
         };
         let ports = vec![filter(1, "192.0.2.5/32", 1), filter(2, "192.0.2.6/32", 2)];
-        let wanted = PortFilters { ports, profiles: profiles.into(), connections: None };
+        let wanted = PortFilters { ports, profiles: profiles.into(), members: Vec::new(), connections: None };
         let mut other = Linux::default().open().unwrap();
         assert!(!other.keep_filters(wanted.clone()).unwrap(), "nothing differs");
         run("nft delete table bridge nicd");

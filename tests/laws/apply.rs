@@ -360,7 +360,7 @@ fn stranger_named_by(op: &Op, have: &[LinkState]) -> Option<LinkState> {
         | Op::PlugNic { port, .. }
         | Op::UnplugNic { port, .. }
         | Op::DeleteLink { port, .. } => (names::port_altname(*port), None, None),
-        Op::SetProfiles { .. } => return None,
+        Op::SetProfiles { .. } | Op::SetMembers { .. } => return None,
         Op::DeleteGroup { .. } => panic!("deletions are merged only when a removal is carried out"),
     };
     let hit = |link: &&LinkState| {

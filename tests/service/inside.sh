@@ -181,6 +181,9 @@ if [ -e suites/groups ]; then
     shows "security groups allow what their rules say, and nothing else" suites/groups --test-threads=1
     shows "their rules stand in the kernel while a port is in them" suites/kernel_linux --test-threads=1 groups::
 fi
+if [ -e suites/fleet ] && [ -e /usr/bin/etcd ]; then
+    shows "ports of other hosts are in their groups, and in no other" suites/fleet --test-threads=1 members::
+fi
 if [ -e suites/frames ]; then
     shows "no forged frame arrives, and every honest one does" suites/frames no_forged nothing_forged mutated flushed
     shows "the same on a bridge that tells VLANs apart" env NICD_VLAN=100 suites/frames no_forged nothing_forged isolated

@@ -13,6 +13,7 @@ use crate::debian::{Release, kernel, sh, vmlinuz};
 use crate::machine::{root, turn};
 use crate::netns::{in_netns, is_root, run};
 use crate::package::{INSTALL, packages};
+use crate::programs;
 
 /// A processor that makes no progress ends the machine at once, and the console has the stack of each.
 const TOLD: &str = "softlockup_panic=1 panic_print=0x40";
@@ -50,6 +51,10 @@ fn image(release: Release, root: &Path, kernel: &Path, suites: &[PathBuf]) -> Pa
         let name = suite.file_name().and_then(|name| name.to_str()?.split('-').next().map(str::to_owned)).unwrap();
         run(&format!("strip -o {} {}", nicd.join("suites").join(name).display(), suite.display()));
     }
+    if programs::has("etcd") {
+        // The machine has none of its own.
+        sh(place, "cp $(command -v etcd) usr/bin/etcd");
+    }
     // Where the suites look for the daemon.
     fs::write(nicd.join("daemon"), env!("CARGO_BIN_EXE_nicd")).unwrap();
     run(&format!("cp {}/nicd.deb {}", packages().display(), nicd.display()));
@@ -84,7 +89,7 @@ fn with_debian_12s_kernel_all_of_it_holds() {
 #[test]
 fn with_debian_13s_kernel_the_service_holds() {
     if is_root() {
-        holds(Release::Trixie, ["groups", "kernel_linux"].map(suite).into());
+        holds(Release::Trixie, ["groups", "kernel_linux", "fleet"].map(suite).into());
     }
 }
 

@@ -14,6 +14,8 @@ mod fixture;
 mod guest;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/programs.rs"]
+mod programs;
 
 mod bus;
 mod guests;

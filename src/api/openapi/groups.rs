@@ -150,7 +150,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
             "The addresses that the guest may speak with; null: any, or those of `remote_group_id`.",
             or_null(like("^[0-9a-fA-F:.]+(/[0-9.]+)?$")),
         )
-        .may("remote_group_id", "The group with whose ports the guest may speak.", or_null(any_uuid()))
+        .may("remote_group_id", "The group with whose ports, on any host of a fleet, the guest may speak.", or_null(any_uuid()))
         .may("remote_address_group_id", "Always null.", null())
         .may("description", "Free text.", or_null(text(NAME)))
         .may("tenant_id", "The same as `project_id`.", text(NAME))

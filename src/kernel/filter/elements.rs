@@ -66,6 +66,10 @@ pub(super) enum Set {
     Holders4,
     /// The same of IPv6.
     Holders6,
+    /// A bridge's name, an IPv4 address of another host's port in groups.
+    Remote4,
+    /// The same of IPv6.
+    Remote6,
     /// What a profile allows.
     Allowed(Direction, Family, Sides),
 }
@@ -97,9 +101,10 @@ impl Set {
     /// Those of the rules of groups.
     pub(super) fn of_groups() -> impl Iterator<Item = Self> {
         let fixed = [Self::Members, Self::Grouped, Self::Connections, Self::Zones, Self::Hosts, Self::Holders4, Self::Holders6];
+        let fixed = fixed.into_iter().chain([Self::Remote4, Self::Remote6]);
         let ways = [Direction::Ingress, Direction::Egress].into_iter().flat_map(|way| [(way, Family::V4), (way, Family::V6)]);
         let allowed = ways.flat_map(|(way, family)| Sides::ALL.map(|sides| Self::Allowed(way, family, sides)));
-        fixed.into_iter().chain(allowed)
+        fixed.chain(allowed)
     }
 
     /// All others.
@@ -154,6 +159,8 @@ impl Set {
             Self::Hosts => "hosts",
             Self::Holders4 => "holders4",
             Self::Holders6 => "holders6",
+            Self::Remote4 => "remote4",
+            Self::Remote6 => "remote6",
             Self::Allowed(direction, family, sides) => match (direction, family, sides) {
                 (Direction::Ingress, Family::V4, Sides::Nets) => "to4_nets",
                 (Direction::Ingress, Family::V4, Sides::CarriedNets) => "to4_ports",
@@ -177,7 +184,8 @@ impl Set {
 
     /// Whether its elements are of one device, which their key begins with, or their comment names.
     pub(super) fn is_by_device(self) -> bool {
-        !matches!(self, Self::Zones | Self::Hosts | Self::Holders4 | Self::Holders6 | Self::Allowed(..))
+        let is_shared = matches!(self, Self::Zones | Self::Hosts | Self::Holders4 | Self::Holders6 | Self::Allowed(..));
+        !is_shared && !matches!(self, Self::Remote4 | Self::Remote6)
     }
 
     /// The length of what it has for a key, in octets, if it is a map.
@@ -209,8 +217,8 @@ impl Set {
             Self::Hosts6 | Self::Nets6 => &[4, 6, 16],
             Self::Zones => &[16],
             Self::Hosts => &[16, 6],
-            Self::Holders4 => &[16, 4],
-            Self::Holders6 => &[16, 16],
+            Self::Holders4 | Self::Remote4 => &[16, 4],
+            Self::Holders6 | Self::Remote6 => &[16, 16],
             Self::Allowed(_, Family::V4, Sides::Nets) | Self::Allowed(_, _, Sides::Profiles) => &[4, 4],
             Self::Allowed(_, Family::V6, Sides::Nets) => &[4, 16],
             Self::Allowed(_, Family::V4, Sides::CarriedNets) => &[4, 1, 2, 4],

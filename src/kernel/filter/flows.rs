@@ -96,7 +96,7 @@ pub(super) fn is_refused(flow: &Flow, shared: &Shared, zones: &Zones<'_>, gone: 
         let [from, to] = [flow.sent.from, flow.arrived.to].map(|side| shared.profiles_of(bridge, side));
         let is_gone = |side: IpAddr, profiles: &[&Profile]| profiles.is_empty() && gone.contains(&(zone, side));
         let allows = |own: &[&Profile], direction, word: u16, remote: IpAddr| {
-            let groups = shared.holder(bridge, remote).map(|profile| profile.groups.clone()).unwrap_or_default();
+            let groups = shared.holder(bridge, remote).cloned().unwrap_or_default();
             own.is_empty() || own.iter().any(|profile| profile.allows(direction, flow.protocol, word, remote, &groups))
         };
         is_gone(flow.sent.from, &from)

@@ -9,6 +9,9 @@
 //! Profiles stand in the packet's mark and priority while it is looked up, as `nft` cannot list a key of which a part comes from a map.
 //! Packets of connections that are there keep theirs.
 //!
+//! Who has an address on a bridge is known of this host's ports and, in a fleet, of other hosts' ([`super::remotes`]). The latter's packets
+//! come by the device that leads there and are tracked as this host's members' are; what other guests say in their name is not.
+//!
 //! What answers an allowed packet is allowed by conntrack's entry. What begins a connection is looked up in sets of keys
 //! ([`crate::plan::groups`]). Anti-spoof comes first: no group allows what it drops. What a guest needs to be found and to find
 //! others is not asked of groups, nor is DHCP. The connections of a guest in no group count too where groups are in use on its bridge.
@@ -23,7 +26,7 @@ use super::expression::{
 };
 use super::ruleset::{
     ARP, Chain, ETHER_DESTINATION, ETHER_TYPE, ICMP6, IP4, IP4_DESTINATION, IP4_SOURCE, IP6, IP6_SOURCE, LOG_GROUP, LOGGED,
-    POST_ROUTING, PRE_ROUTING, RARP, Rule, TCP, UDP, carried, nicds, octets, port, rule,
+    POST_ROUTING, PRE_ROUTING, RARP, Rule, TCP, UDP, carried, nicds, not_nicds, octets, port, rule,
 };
 use crate::model::names::BRIDGES;
 use crate::model::{Direction, Family};
@@ -105,8 +108,11 @@ pub(super) fn chains(connections: u32) -> Vec<Chain> {
     chains.extend([
         chain("group_egress", judged(Direction::Egress)),
         chain("group_ingress", judged(Direction::Ingress)),
-        chain("track4", track_family(IP4_SOURCE, 4, Set::Holders4)),
-        chain("track6", track_family(IP6_SOURCE, 16, Set::Holders6)),
+        chain("zone", in_zone()),
+        chain("track4_held", held(IP4_SOURCE, 4, Set::Remote4)),
+        chain("track6_held", held(IP6_SOURCE, 16, Set::Remote6)),
+        chain("track4", track_family(IP4_SOURCE, 4, Set::Holders4, "track4_held")),
+        chain("track6", track_family(IP6_SOURCE, 16, Set::Holders6, "track6_held")),
         Chain { name: "track", hook: Some((PRE_ROUTING, TRACK)), rules: track() },
         Chain { name: "group_from", hook: Some((PRE_ROUTING, JUDGE)), rules: from_guests(connections) },
         Chain { name: "group_to", hook: Some((POST_ROUTING, JUDGE)), rules: of_members(Direction::Ingress, "group_ingress") },
@@ -136,20 +142,28 @@ fn on_own_bridges() -> Rule {
     rule([&nicds(), &[bridge(), is(BRIDGES.as_bytes())]], no_track())
 }
 
+/// The packet is tracked in its bridge's zone.
+fn in_zone() -> Vec<Rule> {
+    vec![rule([&to_host()], accept()), rule([&zoned(), &[set_zone()]], accept()), on_own_bridges()]
+}
+
 /// The same of a family's packets. What goes to many has no one answer.
-fn track_family(source: At, length: u32, holders: Set) -> Vec<Rule> {
+fn track_family(source: At, length: u32, holders: Set, of_held: &str) -> Vec<Rule> {
     let to_many = [load(ETHER_DESTINATION, 1, 0), mask(&[1]), compare(Operator::NotEqual, &[0])];
     // Whose address a member has is known by the member's device alone: what others say in its name begins no connection of its. The
     // device's own set comes first: its keys are the shortest.
     let other = [device(0), lack(Set::Members.name())];
-    let held = [bridge(), load(source, length, NAME), lookup_value(holders.name())];
-    vec![
-        rule([&to_many, &zoned(), &[no_track()]], accept()),
-        rule([&other, &held, &[no_track()]], accept()),
-        rule([&to_host()], accept()),
-        rule([&zoned(), &[set_zone()]], accept()),
-        on_own_bridges(),
-    ]
+    let is_held = [bridge(), load(source, length, NAME), lookup_value(holders.name())];
+    let mut rules = vec![rule([&to_many, &zoned(), &[no_track()]], accept()), rule([&other, &is_held], goto(of_held))];
+    rules.extend(in_zone());
+    rules
+}
+
+/// What comes by no member's device with an address that members have: it may come from another host's member, by the device that leads
+/// there.
+fn held(source: At, length: u32, remote: Set) -> Vec<Rule> {
+    let is_remote = [bridge(), load(source, length, NAME), lookup(remote.name())];
+    vec![rule([&not_nicds(), &is_remote], goto("zone")), rule([&[no_track()]], accept())]
 }
 
 /// What comes from, or goes to, devices of ports that are in groups. Most packets are of connections that are there, so that is asked

@@ -266,6 +266,11 @@ pub(super) fn nicds() -> [Expression; 3] {
     [device(0), mask(&NICD.to_ne_bytes()), compare(Operator::NotEqual, &[0; 4])]
 }
 
+/// It comes by another device: it comes from no guest.
+pub(super) fn not_nicds() -> [Expression; 3] {
+    [device(0), mask(&NICD.to_ne_bytes()), is(&[0; 4])]
+}
+
 /// It comes by a VXLAN device: one with an index of that range.
 fn from_tunnel() -> [Expression; 3] {
     [device(0), mask(&TUNNELS.to_ne_bytes()), is(&FIRST_TUNNEL_INDEX.to_ne_bytes())]

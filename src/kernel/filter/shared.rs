@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::elements::{Does, Element, Set, Sides, difference, octets};
-use crate::model::{LinkName, Mac};
+use super::remotes::Remotes;
+use crate::model::{GroupId, LinkName, Mac};
 use crate::plan::filter::Filter;
 use crate::plan::groups::{Key, Profile, Side};
+use crate::plan::members::{NetworkMembers, NumberedMember};
 
 /// What elements are of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +18,8 @@ enum Of {
     Bridge(LinkName),
     Holder(LinkName, IpAddr),
     Profile(u32),
+    /// A set of groups of other hosts' ports.
+    Remote(u32),
 }
 
 /// The bridges of zones, and whether the host is on each.
@@ -34,6 +38,8 @@ pub(super) struct Shared {
     holders: BTreeMap<(LinkName, IpAddr), BTreeMap<u32, u32>>,
     /// The networks of which a device may use every address, by its bridge.
     nets: BTreeMap<LinkName, BTreeMap<u32, (u32, Vec<IpNetwork>)>>,
+    /// Other hosts' ports in groups.
+    remotes: Remotes,
     /// The elements before the change that is being made, of what it touches.
     before: BTreeMap<Of, BTreeSet<Element>>,
 }
@@ -60,9 +66,43 @@ impl Shared {
     /// All elements.
     pub(super) fn elements(&self) -> BTreeSet<Element> {
         let bridges = self.bridges.keys().cloned().map(Of::Bridge);
-        let holders = self.holders.keys().map(|(bridge, address)| Of::Holder(bridge.clone(), *address));
+        let holders = self.holders.keys().chain(self.remotes.addresses());
+        let holders = holders.map(|(bridge, address)| Of::Holder(bridge.clone(), *address));
         let profiles = self.members.keys().copied().map(Of::Profile);
         bridges.chain(holders).chain(profiles).flat_map(|of| self.elements_of(&of)).collect()
+    }
+
+    /// The elements of other hosts' ports alone.
+    pub(super) fn remote_elements(&self) -> BTreeSet<Element> {
+        let holders = self.remotes.addresses().map(|(bridge, address)| Of::Holder(bridge.clone(), *address));
+        holders.flat_map(|of| self.elements_of(&of)).collect()
+    }
+
+    /// Takes in what other hosts have of a network. What takes it back, and whether rules of this host's ports name groups of which ports are
+    /// gone.
+    pub(super) fn set_members(&mut self, change: &NetworkMembers) -> (NetworkMembers, bool) {
+        let undo = self.remotes.undo(change);
+        let mut narrows = false;
+        for id in self.remotes.gone(change) {
+            let Some((bridge, gone)) = self.remotes.get(change.network, &id).cloned() else { continue };
+            narrows |= self.members.keys().filter_map(|own| self.profiles.get(own)).any(|own| own.names(&gone.member.groups));
+            self.touch_member(&bridge, &gone);
+            self.remotes.remove(change.network, &id);
+        }
+        for new in &change.put {
+            self.touch_member(&change.bridge, new);
+            self.remotes.insert(change.network, &change.bridge, new.clone());
+        }
+        (undo, narrows)
+    }
+
+    fn touch_member(&mut self, bridge: &LinkName, member: &NumberedMember) {
+        for address in &member.member.addresses {
+            self.touch(Of::Holder(bridge.clone(), *address));
+        }
+        if self.remotes.is_last(member.number) {
+            self.touch(Of::Remote(member.number));
+        }
     }
 
     /// A device has this filter.
@@ -125,15 +165,24 @@ impl Shared {
         holders.chain(of_nets).filter_map(|profile| self.profiles.get(profile)).collect()
     }
 
-    /// The profile that an address on a bridge counts for: none where ports of several profiles may use it.
-    pub(super) fn holder(&self, bridge: &LinkName, address: IpAddr) -> Option<&Profile> {
-        self.profiles.get(&self.holds(bridge, address)?)
+    /// The groups that an address on a bridge counts for: none where ports with different groups may use it.
+    pub(super) fn holder(&self, bridge: &LinkName, address: IpAddr) -> Option<&BTreeSet<GroupId>> {
+        self.groups_of(self.holds(bridge, address)?)
     }
 
+    /// The number of these groups, which is that of this host's ports where one of them may use the address.
     fn holds(&self, bridge: &LinkName, address: IpAddr) -> Option<u32> {
-        let mut profiles = self.holders.get(&(bridge.clone(), address))?.values();
-        let first = *profiles.next()?;
-        profiles.all(|other| *other == first).then_some(first)
+        let at = (bridge.clone(), address);
+        let own = self.holders.get(&at).into_iter().flat_map(BTreeMap::values);
+        let mut numbers = own.chain(self.remotes.holders(&at)).copied();
+        let first = numbers.next()?;
+        let is_same = |other: u32| other == first || self.groups_of(other) == self.groups_of(first);
+        numbers.all(is_same).then_some(first)
+    }
+
+    /// The groups of a number.
+    fn groups_of(&self, number: u32) -> Option<&BTreeSet<GroupId>> {
+        self.profiles.get(&number).map(|profile| &profile.groups).or_else(|| self.remotes.groups(number))
     }
 
     /// The bridges of zones, and whether the host is on each.
@@ -163,12 +212,15 @@ impl Shared {
                 host.into_iter().chain([Element::new(Set::Zones, name.clone(), Does::InZone(*zone))]).collect()
             }
             Of::Holder(bridge, address) => {
-                let Some(profile) = self.holds(bridge, *address) else { return BTreeSet::new() };
-                let set = if address.is_ipv4() { Set::Holders4 } else { Set::Holders6 };
+                let (set, remote) = if address.is_ipv4() { (Set::Holders4, Set::Remote4) } else { (Set::Holders6, Set::Remote6) };
                 let key = [padded(bridge), octets(*address)].concat();
-                [Element::new(set, key, Does::HasProfile(profile))].into()
+                let is_remote = self.remotes.holders(&(bridge.clone(), *address)).next().is_some();
+                let remote = is_remote.then(|| Element::new(remote, key.clone(), Does::Nothing));
+                let holder = self.holds(bridge, *address).map(|number| Element::new(set, key, Does::HasProfile(number)));
+                remote.into_iter().chain(holder).collect()
             }
             Of::Profile(number) => self.allowed_by(*number),
+            Of::Remote(number) => self.members.keys().flat_map(|own| self.allowed_with(*own, *number)).collect(),
         }
     }
 
@@ -187,7 +239,15 @@ impl Shared {
             elements.extend(profile.with(other, &with.groups).iter().map(|key| allowed(number, key)));
             elements.extend(with.with(number, &profile.groups).iter().map(|key| allowed(other, key)));
         }
+        elements.extend(self.remotes.numbers().flat_map(|other| self.allowed_with(number, other)));
         elements
+    }
+
+    /// What a profile of this host's ports allows with other hosts' ports of these groups.
+    fn allowed_with(&self, own: u32, remote: u32) -> BTreeSet<Element> {
+        let both = self.profiles.get(&own).zip(self.remotes.groups(remote));
+        let keys = both.map(|(profile, groups)| profile.with(remote, groups)).unwrap_or_default();
+        keys.iter().map(|key| allowed(own, key)).collect()
     }
 }
 
@@ -254,7 +314,7 @@ fn allowed(profile: u32, key: &Key) -> Element {
 mod tests {
     use super::*;
     use crate::model::group::What;
-    use crate::model::{Allows, Direction, Family, GroupId, Remote};
+    use crate::model::{Allows, Direction, Family, GroupId, Member, MemberId, NetworkId, PortId, Remote};
     use crate::plan::filter::Guard;
     use crate::plan::groups::InGroups;
 
@@ -305,5 +365,61 @@ mod tests {
         shared.remove(12, &filter(2, "10.0.0.3"));
         assert_eq!(shared.elements(), BTreeSet::new());
         assert!(!shared.is_used());
+    }
+
+    fn remote(port: u128, number: u32, groups: &[u128], address: &str) -> NumberedMember {
+        let id = MemberId { host: "b".to_owned(), port: PortId(uuid::Uuid::from_u128(port)) };
+        let groups = groups.iter().map(|number| group(*number)).collect();
+        NumberedMember { id, number, member: Member { groups, addresses: [address.parse().unwrap()].into() } }
+    }
+
+    fn members(is_all: bool, put: Vec<NumberedMember>, gone: &[u128]) -> NetworkMembers {
+        let id = |port: &u128| MemberId { host: "b".to_owned(), port: PortId(uuid::Uuid::from_u128(*port)) };
+        let (network, bridge) = (NetworkId(uuid::Uuid::nil()), "nbr0".parse().unwrap());
+        NetworkMembers { network, bridge, is_all, put, gone: gone.iter().map(id).collect() }
+    }
+
+    /// The same of what other hosts have, and of what takes it back.
+    #[test]
+    fn other_hosts_members_come_and_go_one_by_one() {
+        const FAR: u32 = 1 << 31;
+        let mut shared = Shared::default();
+        let profiles = [(2, Some(profile(&[2], Remote::Group(group(1)))))];
+        shared.set_profiles(profiles.into());
+        shared.insert(10, &filter(2, "10.0.0.1"));
+        let mut there = shared.elements();
+        let mut follow = |shared: &mut Shared, change: &NetworkMembers, sizes: (usize, usize), narrows: bool| {
+            shared.begin();
+            let (undo, is_narrower) = shared.set_members(change);
+            assert_eq!(is_narrower, narrows);
+            let (gone, new) = shared.change();
+            assert_eq!((gone.len(), new.len()), sizes, "{gone:?} {new:?}");
+            gone.iter().for_each(|one| assert!(there.remove(one)));
+            new.into_iter().for_each(|one| assert!(there.insert(one)));
+            assert_eq!(there, shared.elements());
+            undo
+        };
+        // Its address, its holder, and what the rule that names its group allows with it.
+        let first = members(true, vec![remote(1, FAR, &[1], "10.0.0.7")], &[]);
+        follow(&mut shared, &first, (0, 3), false);
+        follow(&mut shared, &first, (0, 0), false);
+        // One more of the same set, and one whose group no rule names.
+        follow(&mut shared, &members(false, vec![remote(2, FAR, &[1], "10.0.0.8")], &[]), (0, 2), false);
+        let third = members(false, vec![remote(3, FAR + 1, &[3], "10.0.0.9")], &[]);
+        follow(&mut shared, &third, (0, 2), false);
+        // An address of ports with different groups is nobody's, but it may come from there.
+        let undo = follow(&mut shared, &members(false, vec![remote(3, FAR + 1, &[3], "10.0.0.8")], &[]), (3, 0), false);
+        follow(&mut shared, &undo, (0, 3), false);
+        // With the groups of this host's port it is theirs.
+        let same = members(false, vec![remote(4, FAR + 2, &[2], "10.0.0.1")], &[]);
+        follow(&mut shared, &same, (0, 1), false);
+        assert_eq!(shared.holder(&"nbr0".parse().unwrap(), "10.0.0.1".parse().unwrap()), Some(&[group(2)].into()));
+        follow(&mut shared, &members(false, Vec::new(), &[4]), (1, 0), false);
+        // In another group.
+        follow(&mut shared, &members(false, vec![remote(2, FAR + 1, &[3], "10.0.0.8")], &[]), (1, 1), true);
+        follow(&mut shared, &members(true, vec![remote(3, FAR + 1, &[3], "10.0.0.9")], &[]), (5, 0), true);
+        follow(&mut shared, &members(true, Vec::new(), &[]), (2, 0), false);
+        shared.remove(10, &filter(2, "10.0.0.1"));
+        assert_eq!(shared.elements(), BTreeSet::new());
     }
 }

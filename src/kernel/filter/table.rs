@@ -109,9 +109,12 @@ impl Table {
         })
     }
 
-    /// Adds the rules of groups to the table.
-    pub(super) fn make_groups(&mut self, connections: u32) -> Result<(), Failure> {
-        self.socket.transact(Request::Filter, |batch| parts(batch, Set::of_groups(), &group_rules::chains(connections)))
+    /// Adds the rules of groups to the table, with these elements of theirs.
+    pub(super) fn make_groups(&mut self, connections: u32, elements: &[Element]) -> Result<(), Failure> {
+        self.socket.transact(Request::Filter, |batch| {
+            parts(batch, Set::of_groups(), &group_rules::chains(connections));
+            change(batch, elements, false);
+        })
     }
 
     /// Takes some elements away and adds others, in one transaction.

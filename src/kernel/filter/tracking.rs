@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::elements::Element;
 use super::{Filters, State, flows};
 use crate::kernel::OpErrorKind;
 use crate::kernel::answer::Failure;
 use crate::plan::groups::Profile;
+use crate::plan::members::NetworkMembers;
 use crate::threads;
 
 /// Connections that have to be looked at.
@@ -20,6 +22,8 @@ pub(super) struct Stale {
     narrowed: bool,
     /// Whether a thread is about to look.
     waited_for: bool,
+    /// Whether one does after a while.
+    is_due: bool,
 }
 
 impl Filters {
@@ -34,6 +38,30 @@ impl Filters {
                 tracing::warn!(said = failure.said, "what security groups allow could not be taken back");
             }
         })
+    }
+
+    /// Executes [`Op::SetMembers`](crate::plan::Op::SetMembers): one transaction. Connections that are not allowed any more end soon after.
+    pub(in crate::kernel) fn set_members(&self, members: &NetworkMembers) -> Result<(), Failure> {
+        let narrows = self.lock().set_members(members)?;
+        if narrows {
+            self.cut_soon();
+        }
+        Ok(())
+    }
+
+    /// Has all connections looked at after a while, so that a row of changes is one look.
+    fn cut_soon(&self) {
+        let mut state = self.lock();
+        if state.stale.is_due {
+            return;
+        }
+        let filters = self.clone();
+        let cut = move || {
+            std::thread::sleep(GATHERED);
+            filters.lock().stale.is_due = false;
+            filters.note_narrowed();
+        };
+        state.stale.is_due = threads::start("nicd-flows", cut).is_ok();
     }
 
     /// Deletes the connections that are not allowed any more.
@@ -120,6 +148,9 @@ impl Filters {
     }
 }
 
+/// How long what other hosts change is gathered before connections are looked at.
+const GATHERED: Duration = Duration::from_millis(300);
+
 /// How long to wait before connections are looked at again: at first, and at most.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -139,7 +170,9 @@ impl State {
             return Ok(());
         }
         let connections = self.connections();
-        match self.transact(|table| table.make_groups(connections)) {
+        // What other hosts have was told when nobody needed it.
+        let remotes: Vec<Element> = self.shared.remote_elements().into_iter().collect();
+        match self.transact(|table| table.make_groups(connections, &remotes)) {
             Ok(()) => {
                 (self.groups, self.untracked) = (true, None);
                 Ok(())
@@ -185,6 +218,24 @@ impl State {
                 Err(failure)
             }
         }
+    }
+
+    /// Takes in what other hosts have of a network; whether connections may not be allowed any more.
+    fn set_members(&mut self, members: &NetworkMembers) -> Result<bool, Failure> {
+        self.shared.begin();
+        let (undo, narrows) = self.shared.set_members(members);
+        let (gone, new) = self.shared.change();
+        if (gone.is_empty() && new.is_empty()) || !self.groups {
+            return Ok(false);
+        }
+        let changed = match self.transact(|table| table.change(&gone, &new)) {
+            Err(failure) if super::is_stale(&failure) => self.restore_in_a_few_tries(&[]).map(drop),
+            changed => changed,
+        };
+        if changed.is_err() {
+            self.shared.set_members(&undo);
+        }
+        changed.map(|()| narrows)
     }
 
     /// Notes what a device's new filter means for the connections that it has.
