@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers too: a failed one is a failed test
 
+#[path = "../common/clients.rs"]
+mod clients;
 #[path = "../common/daemon.rs"]
 mod daemon;
 #[allow(dead_code)]
@@ -14,8 +16,11 @@ mod hosts;
 mod members;
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/pki.rs"]
+mod pki;
 #[path = "../common/programs.rs"]
 mod programs;
+mod sdk;
 mod shared;
 mod storm;
 
