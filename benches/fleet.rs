@@ -37,10 +37,13 @@ use host::{Host, Machine, subnet};
 use load::{Members, Settings, fill, steady};
 
 /// Hosts that have the same networks.
-const TOGETHER: usize = 10;
+const TOGETHER: usize = 4;
 
 /// Networks of a host.
-const NETWORKS: usize = 5;
+const NETWORKS: usize = 2;
+
+/// Descriptors of a host: its store, its connections, and those that hear a bridge's guests.
+const DESCRIPTORS: u64 = 20;
 
 /// How long a phase may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -71,6 +74,8 @@ fn main() {
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let needed = u64::try_from(settings.hosts).unwrap() * DESCRIPTORS;
+    assert!(most >= needed, "{needed} descriptors are needed, and {most} may be open: ulimit -Hn");
     netns::in_netns(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let table = runtime.block_on(async move { tokio::spawn(measure(settings)).await.unwrap() });
@@ -113,7 +118,9 @@ fn memory() -> f64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn define(host: &Host, groups: usize) {
+/// Defines all networks, some at a time: each host notes each definition, and here all of them share two processors.
+async fn define(hosts: &[Arc<Host>], groups: usize) {
+    let host = &hosts[0];
     let networks: Vec<NetworkId> = (0..groups).flat_map(|of| (0..NETWORKS).map(move |nth| network(of, nth))).collect();
     for some in networks.chunks(16) {
         let new = some.iter().map(|id| NewNetwork {
@@ -146,6 +153,8 @@ async fn define(host: &Host, groups: usize) {
             guidance: Guidance::default(),
         });
         host.perform(Action::CreateSubnets(subnets.collect())).await.unwrap();
+        let last = some[some.len() - 1];
+        until("all know the networks", || hosts.iter().all(|host| host.knows(last))).await;
     }
 }
 
@@ -180,9 +189,7 @@ async fn measure(settings: Settings) -> Table {
     members.rows(&mut table, "of it etcd");
     let began = Instant::now();
     members.begin();
-    define(&hosts[0], groups).await;
-    let last = network(groups - 1, NETWORKS - 1);
-    until("all know all networks", || hosts.iter().all(|host| host.knows(last))).await;
+    define(&hosts, groups).await;
     let count = groups * NETWORKS;
     table.row(&format!("{count} networks defined → known at all"), "s", None, began.elapsed().as_secs_f64(), Aim::Nothing);
     members.rows(&mut table, "of it etcd");

@@ -1,7 +1,7 @@
 //! Five real hosts with three real members of etcd, and what clients ask of them while hosts and members are cut off, killed, stopped, put
 //! back or emptied. Each time that all is well again each host has what it is to have.
 //!
-//! `NICD_STORM_SEED=n` chooses what is done, `NICD_STORM=n` how many steps, `NICD_STORM_EMPTY=1` has etcd lose all it has now and then.
+//! `NICD_STORM_SEED=n` chooses what is done, `NICD_STORM=n` how many requests are sent, `NICD_STORM_EMPTY=1` has etcd lose all it has now and then.
 
 mod check;
 mod model;
@@ -13,8 +13,8 @@ use self::world::World;
 use crate::netns::{in_netns, try_run};
 use crate::{number, programs};
 
-/// Steps of a run, unless `NICD_STORM` says how many.
-const STEPS: u64 = 40;
+/// Requests of a run, unless `NICD_STORM` says how many.
+const OPERATIONS: u64 = 1_000;
 
 /// Steps between two times at which all is well.
 const PHASE: u64 = 10;
@@ -31,17 +31,21 @@ fn whatever_is_killed_cut_off_or_stopped_each_host_has_what_it_is_to_have() {
     if !programs::has("etcd") {
         return;
     }
-    let (steps, seed) = (number("NICD_STORM").unwrap_or(STEPS), number("NICD_STORM_SEED").unwrap_or(SEED));
+    let (operations, seed) = (number("NICD_STORM").unwrap_or(OPERATIONS), number("NICD_STORM_SEED").unwrap_or(SEED));
     in_netns(move || {
-        let longest = Duration::from_secs(if steps > STEPS { 8 } else { 2 });
+        let longest = Duration::from_secs(if operations > OPERATIONS { 8 } else { 2 });
         let mut world = World::new(seed, longest);
         world.may_empty = number("NICD_STORM_EMPTY").is_some();
         let began = Instant::now();
-        for step in 1..=steps {
-            eprintln!("step {step} of seed {seed}, {:?}", began.elapsed());
+        for step in 1.. {
+            eprintln!("step {step} of seed {seed}, {:?}, after {} requests", began.elapsed(), world.operations);
             world.step();
-            if step % PHASE == 0 || step == steps {
+            let is_last = world.operations >= operations;
+            if step % PHASE == 0 || is_last {
                 is_well(&mut world);
+            }
+            if is_last {
+                return;
             }
         }
     });

@@ -68,6 +68,16 @@ pub enum Work {
 }
 
 impl Work {
+    /// What it alone is to be about in a burst, at a host.
+    pub fn subjects(&self, host: usize) -> Vec<String> {
+        match self {
+            Self::NewNetwork(_) => vec!["a new network".to_owned()],
+            Self::Attach(port, guest) => vec![port.clone(), format!("guest {guest} of {host}")],
+            Self::Detach(port) | Self::DeletePort(port) => vec![port.clone()],
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it is about a port that there is.
     pub fn is_of_a_port(&self) -> bool {
         matches!(self, Self::Attach(..) | Self::Detach(_) | Self::DeletePort(_))
@@ -168,7 +178,7 @@ impl Model {
 
     fn new_port(&mut self, host: usize, dice: &mut Dice) -> Option<Request> {
         let own = self.ports.values().filter(|port| port.host == host && port.known != Known::Gone).count();
-        if own >= 8 {
+        if own >= 16 {
             return None;
         }
         let (network, id) = self.a_network(dice)?;

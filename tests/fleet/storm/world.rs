@@ -1,5 +1,6 @@
 //! The hosts and the members of etcd, and what happens to them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,12 @@ use crate::dice::Dice;
 use crate::etcd::{self, Node};
 use crate::hosts::{Host, underlay};
 use crate::netns::{Guest, run};
+
+/// How often it is drawn for each host what it is asked in a step.
+const DRAWS: usize = 32;
+
+/// How many clients a host has at a time.
+const CLIENTS: usize = 12;
 
 /// How many hosts there are.
 pub const HOSTS: usize = 5;
@@ -47,6 +54,8 @@ pub struct World {
     longest: Duration,
     /// Whether etcd may lose all it has.
     pub may_empty: bool,
+    /// How many requests were sent.
+    pub operations: u64,
 }
 
 /// A request for a host, about what another one may have.
@@ -81,27 +90,20 @@ impl World {
             dice: Dice::new(seed),
             longest,
             may_empty: false,
+            operations: 0,
         }
     }
 
-    /// Requests of some hosts at once, and something that happens before or meanwhile.
+    /// A burst of requests at all hosts, and something that happens before or meanwhile.
     pub fn step(&mut self) {
-        if self.dice.chance(25) {
+        if self.dice.chance(12) {
             self.trouble();
         }
         if self.dice.chance(20) {
             self.heal_one();
         }
-        let mut requests: Vec<Asked> = Vec::new();
-        for at in 0..HOSTS {
-            let answers = matches!(self.stations[at].trouble, Trouble::None | Trouble::Cut);
-            if answers && self.dice.chance(50) {
-                // A request about another host's port is carried out there.
-                let of = if self.dice.chance(15) { self.dice.below(HOSTS) } else { at };
-                let request = self.model.request(of, &mut self.dice).filter(|request| of == at || request.work.is_of_a_port());
-                requests.extend(request.map(|request| Asked { at, of, request }));
-            }
-        }
+        let requests = self.burst();
+        self.operations += requests.len() as u64;
         let killed = self.dice.chance(5).then(|| requests.first().map(|asked| asked.at)).flatten();
         let after = Duration::from_micros(self.dice.below(30_000) as u64);
         let answers = self.ask(&requests, killed, after);
@@ -119,29 +121,56 @@ impl World {
         }
     }
 
-    /// Sends each host its request; one of them may be killed meanwhile.
-    fn ask(&mut self, requests: &[Asked], killed: Option<usize>, after: Duration) -> Vec<Option<Answer>> {
-        let mut free: Vec<Option<&mut Station>> = self.stations.iter_mut().map(Some).collect();
-        thread::scope(|all| {
-            let mut daemon = None;
-            let mut asked = Vec::new();
-            for Asked { at, request, .. } in requests {
-                let Host { daemon: own, client, .. } = &mut free[*at].take().unwrap().host;
-                if killed == Some(*at) {
-                    daemon = Some(own);
+    /// What is asked at once. No two requests are about one port or one guest: what came of both would depend on which was first.
+    fn burst(&mut self) -> Vec<Asked> {
+        let (mut requests, mut subjects) = (Vec::new(), BTreeSet::new());
+        for at in (0..DRAWS).flat_map(|_| 0..HOSTS) {
+            let answers = matches!(self.stations[at].trouble, Trouble::None | Trouble::Cut);
+            if answers && self.dice.chance(50) {
+                // A request about another host's port is carried out there.
+                let of = if self.dice.chance(15) { self.dice.below(HOSTS) } else { at };
+                let request = self.model.request(of, &mut self.dice).filter(|request| of == at || request.work.is_of_a_port());
+                let Some(request) = request else { continue };
+                let about = request.work.subjects(of);
+                if about.iter().all(|one| !subjects.contains(one)) {
+                    subjects.extend(about);
+                    requests.push(Asked { at, of, request });
                 }
-                asked.push(all.spawn(move || {
-                    let body = if request.body.is_null() { String::new() } else { request.body.to_string() };
-                    let headers = [("Content-Type", "application/json")];
-                    client.try_call(request.method, &request.path, &headers, body.as_bytes()).ok()
-                }));
             }
-            if let Some(daemon) = daemon {
+        }
+        requests
+    }
+
+    /// Sends each host its requests, by several clients at once; one of them may be killed meanwhile.
+    fn ask(&mut self, requests: &[Asked], killed: Option<usize>, after: Duration) -> Vec<Option<Answer>> {
+        let mut of_clients: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+        for (n, asked) in requests.iter().enumerate() {
+            of_clients.entry((asked.at, n % CLIENTS)).or_default().push(n);
+        }
+        let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+        thread::scope(|all| {
+            let asking: Vec<_> = of_clients
+                .into_iter()
+                .map(|((at, _), own)| {
+                    let mut client = self.stations[at].host.daemon.client();
+                    all.spawn(move || {
+                        let ask = |n: usize| {
+                            let Request { method, path, body, .. } = &requests[n].request;
+                            let body = if body.is_null() { String::new() } else { body.to_string() };
+                            let headers = [("Content-Type", "application/json")];
+                            (n, client.try_call(method, path, &headers, body.as_bytes()).ok())
+                        };
+                        own.into_iter().map(ask).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            if let Some(host) = killed {
                 thread::sleep(after);
-                daemon.kill();
+                self.stations[host].host.daemon.kill();
             }
-            asked.into_iter().map(|one| one.join().unwrap()).collect()
-        })
+            asking.into_iter().flat_map(|one| one.join().unwrap()).for_each(|(n, answer)| answers[n] = answer);
+        });
+        answers
     }
 
     fn trouble(&mut self) {
