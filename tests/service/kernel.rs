@@ -62,7 +62,7 @@ fn image(release: Release, root: &Path, kernel: &Path, suites: &[PathBuf]) -> Pa
     fs::write(nicd.join("inside.sh"), include_str!("inside.sh")).unwrap();
     let (part, script) = release.part();
     fs::write(nicd.join(format!("{part}.sh")), script).unwrap();
-    let unit = "[Service]\nType=oneshot\nTimeoutStartSec=840\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
+    let unit = "[Service]\nType=oneshot\nTimeoutStartSec=960\nExecStart=/bin/sh /nicd/inside.sh\nStandardOutput=tty\n\
         StandardError=tty\nTTYPath=/dev/ttyS0\nExecStopPost=/bin/systemctl --no-block poweroff\n";
     let units = place.join("etc/systemd/system");
     fs::write(units.join("inside.service"), unit).unwrap();
@@ -110,7 +110,7 @@ fn holds(release: Release, suites: Vec<PathBuf>) {
     in_netns(move || {
         let image = image(release, &root, &kernel, &suites);
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "timeout", "900", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
+        command.args(["--pdeathsig", "KILL", "--", "timeout", "1020", "qemu-system-x86_64", "-M", "q35,accel=tcg"]);
         // With two processors one has been seen to loop in a breakpoint that the other had already taken out of the kernel's code: the
         // kernel patches its hooks for packets in and out while packets pass, and QEMU 7.2 went on with its old translation.
         command.args(["-cpu", "max", "-smp", "1", "-m", "2048", "-nodefaults", "-nographic", "-no-reboot"]);
