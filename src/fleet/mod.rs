@@ -54,7 +54,7 @@
 //! - Nothing is concluded from what etcd lacks, but by a read of all of it at one revision after a join in the same epoch, or by the
 //!   event that it was deleted; and what ports of this host use is then defined again.
 //!
-//! The protocol of claims is run by the hundred thousand in `schedules` against a store in memory that loses, delays and cuts; all of it is run there
+//! The protocol of claims is run by the ten thousand in `schedules` against a store in memory that loses, delays and cuts; all of it is run there
 //! with real hosts and members of etcd that are killed, stopped and cut off.
 
 pub mod agent;

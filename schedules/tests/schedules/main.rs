@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// Schedules of a run, unless `NICD_SCHEDULES` says how many.
-const SCHEDULES: u64 = 100_000;
+const SCHEDULES: u64 = 50_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
