@@ -19,9 +19,9 @@ use nicd::model::idempotency::{CallerId, Key, Made, StoredRequest};
 use nicd::model::notice::{Notice, NoticeKey, NovaFact, NovaState, Occasion, StoredNotice};
 use nicd::model::port::Binding;
 use nicd::model::{
-    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Limits, Mac, Member, MemberId, Network, NetworkId, NetworkKind,
-    NotedMember, Origin, Port, PortId, Profile, RateLimit, Registration, Server, ServerId, SubPort, Subnet, SubnetId, Trunk,
-    TrunkId,
+    AddressPair, Claim, Epoch, FixedIp, GroupId, Held, Intent, Lent, Limits, Mac, Member, MemberId, Network, NetworkId,
+    NetworkKind, NotedMember, Origin, Port, PortId, Profile, RateLimit, Registration, Server, ServerId, SubPort, Subnet,
+    SubnetId, Trunk, TrunkId,
 };
 use nicd::plan::groups::number;
 use nicd::store::{Change, FILE, Loaded, Lock, Purpose, Store, StoreError};
@@ -104,7 +104,14 @@ fn records_survive_a_reopening() {
         member: Member { groups: [GroupId(Uuid::from_u128(8))].into(), addresses: [[192, 0, 2, 7].into()].into() },
     });
     let put_members = members.iter().map(|member| Change::PutMember(Box::new(member.clone())));
-    let claims = claims.into_iter().chain(put_members).chain([Change::DeleteMember(network_of, members[1].id.clone())]);
+    let lent = [1, 2].map(|last| Lent {
+        claim: Claim::Address(network().id, IpAddr::from([10, 0, 0, last])),
+        host: "compute-2".into(),
+        made: 9,
+    });
+    let put_lent = lent.iter().cloned().map(Change::PutLent).chain([Change::DeleteLent(lent[1].claim)]);
+    let claims =
+        claims.into_iter().chain(put_lent).chain(put_members).chain([Change::DeleteMember(network_of, members[1].id.clone())]);
     let noted = [Change::ReserveEvents(77), Change::NoteRegistration(registration)].into_iter().chain(claims);
     let gone = [Change::DeletePort(ports[1].id), Change::ForgetKey(remembered(0, "b").key)].into_iter().chain(noted).collect();
     opened.commit(gone, Purpose::Freeing).unwrap();
@@ -120,6 +127,7 @@ fn records_survive_a_reopening() {
         lost: None,
         registration: Some(registration),
         claims: vec![held[0]],
+        lent: lent[..1].to_vec(),
         members: members[..1].to_vec(),
         networks: vec![network()],
         subnets: vec![subnet()],
@@ -233,7 +241,7 @@ fn networks_keep_the_zones_that_they_had() {
     opened.close();
     let sql = Connection::open(dir.path().join(FILE)).unwrap();
     sql.execute("UPDATE networks SET body = json_remove(body, '$.zone')", []).unwrap();
-    sql.execute_batch("DROP TABLE claims; DROP TABLE members").unwrap();
+    sql.execute_batch("DROP TABLE claims; DROP TABLE members; DROP TABLE lent").unwrap();
     sql.pragma_update(None, "user_version", 6).unwrap();
     drop(sql);
     let zones = [derived(first) + 1, derived(first), derived(901), derived(901)];
@@ -764,6 +772,7 @@ fn port(n: u8, host: u8) -> Port {
         profile: Profile::default(),
         origin: Origin::Client,
         binding: None,
+        standby: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
         revision_number: 1,

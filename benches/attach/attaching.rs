@@ -222,6 +222,7 @@ fn build(host: &mut LinuxHost, network: NetworkId, next: &mut u32, sample: &mut 
         unknown_unicast: false,
         to_guest: None,
         from_guest: None,
+        silent: false,
         cut_off: false,
         speaks: nicd::plan::Speaks::default(),
         filter: None,

@@ -2,28 +2,34 @@
 //!
 //! A port is shown and listed by what its host has told of it, also while that one is silent.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, IF_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
+use crate::model::action::{Action, CallRef};
 use crate::model::idempotency::CallerId;
 use crate::model::{NetworkId, PortId, ServerId};
-use crate::service::{self, Answer, Call, NewPortOfCall};
+use crate::service::{self, Answer, Asks, Call, Context, NewPortOfCall, PassedRequest, PortView, Reply};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, NETWORK};
 use super::error::ApiError;
 use super::listener::{Caller, RequestId};
 use super::{AppState, error, status};
 
 /// The longest body of a request or an answer that goes between hosts, in bytes: etcd takes no longer values.
 const LONGEST: usize = 1 << 20;
+
+/// How soon it is tried again to have a port that was handed over.
+const TAKE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is passed on of a request's headers, and of an answer's.
 const PASSED: [HeaderName; 7] = [
@@ -42,8 +48,7 @@ struct PassedOn;
 
 /// Has a request carried out where its port or server is.
 pub(super) async fn pass_on(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let is_passed_on = request.extensions().get::<PassedOn>().is_some();
-    let about = subject(request.method(), request.uri().path()).filter(|_| !is_passed_on && state.is_in_fleet());
+    let about = subject(request.method(), request.uri().path()).filter(|_| !is_passed_on(&request) && state.is_in_fleet());
     let Some(id) = about.filter(|id| !state.has_here(*id)) else { return next.run(request).await };
     let dialect = Dialect::of(request.uri().path());
     match state.host_of(id).await {
@@ -65,6 +70,24 @@ pub(super) async fn pass_on(State(state): State<AppState>, request: Request, nex
     }
 }
 
+/// Whether another host has passed a request on.
+pub(super) fn is_passed_on(request: &Request) -> bool {
+    request.extensions().get::<PassedOn>().is_some()
+}
+
+/// Has another host carry a request out.
+pub(super) async fn pass_to(state: &AppState, host: &str, request: Request) -> Result<Response, ApiError> {
+    ask(state, host, request).await.map(response)
+}
+
+/// What is shown of a port for which another host has carried out a step, or that one's refusal.
+pub(super) fn shown_elsewhere(answer: Answer, show: impl FnOnce(&PortView) -> Response) -> Response {
+    match serde_json::from_str(&answer.body) {
+        Ok(view) if answer.status == StatusCode::OK.as_u16() => show(&view),
+        _ => response(answer),
+    }
+}
+
 /// The port or server that a request is about, if it is to be carried out where that is. A server is registered at the host that is asked.
 fn subject(method: &Method, path: &str) -> Option<Uuid> {
     let parts: Vec<&str> = path.split('/').collect();
@@ -72,8 +95,11 @@ fn subject(method: &Method, path: &str) -> Option<Uuid> {
     let id = parts.get(at + 1)?.trim_end_matches(".json").parse().ok()?;
     let is_port = parts[at] == "ports";
     let is_last = parts.len() == at + 2;
+    // A binding is removed by the host that it is of.
+    let is_binding = is_port && parts.get(at + 2) == Some(&"bindings");
     let is_here = match *method {
-        Method::GET => is_port && is_last,
+        Method::GET => is_port && (is_last || is_binding),
+        Method::DELETE => is_binding,
         Method::PUT => !is_port && is_last,
         _ => false,
     };
@@ -84,7 +110,9 @@ async fn ask(state: &AppState, host: &str, request: Request) -> Result<Answer, A
     let (head, body) = request.into_parts();
     let caller = head.extensions.get::<Caller>().cloned();
     let body = to_bytes(body, LONGEST).await.map_err(|_| ApiError::BodyTooLarge { limit: LONGEST })?;
-    let path = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
+    // A handler sees its path without its prefix.
+    let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |whole| &whole.0);
+    let path = uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string);
     let makes = (head.method == Method::POST).then(|| new_port(head.uri.path(), &body)).flatten();
     let request = service::PassedRequest {
         method: head.method.to_string(),
@@ -141,22 +169,55 @@ pub async fn carry_out(state: AppState, router: Router) {
 }
 
 async fn carry_out_one(state: AppState, router: Router, call: Call) {
-    let answered = match request(&call) {
+    let Asks::Request { request: passed, makes } = &call.asks else { return carry_out_step(&state, &call).await };
+    let answered = match request(&call, passed, *makes) {
         Some(request) => {
             let Ok(answered) = router.oneshot(request).await;
             answered
         }
-        None => error::answer(&ApiError::Malformed, Dialect::of(&call.request.path)),
+        None => error::answer(&ApiError::Malformed, Dialect::of(&passed.path)),
     };
     let answer = match read(answered).await {
         Some(answer) => answer,
         None => {
             let refusal = service::Error::Busy("the answer is too long to be passed on to another host; ask this one").into();
             // nicd's own errors are short.
-            read(error::answer(&refusal, Dialect::of(&call.request.path))).await.unwrap_or_default()
+            read(error::answer(&refusal, Dialect::of(&passed.path))).await.unwrap_or_default()
         }
     };
     state.answer_call(&call, &answer).await;
+}
+
+/// A step of moving a port.
+async fn carry_out_step(state: &AppState, call: &Call) {
+    let context = || Context { request_id: call.request_id.map(|id| id.to_string()), ..Context::default() };
+    let reply = match &call.asks {
+        Asks::Request { .. } => return,
+        Asks::Prepare(prepare) => state.perform(Action::Prepare(prepare.clone()), context()).await,
+        // The port is this host's by now: it is tried until it is.
+        Asks::Take(handed) => loop {
+            match state
+                .perform(
+                    Action::Take(handed.clone(), CallRef { from: call.from.clone(), id: call.id, made: call.made }),
+                    context(),
+                )
+                .await
+            {
+                Err(service::Error::Stopping) => return,
+                // It is carried out already, or is nothing any more.
+                Ok(Reply::Done) => break Ok(Reply::Done),
+                Err(error @ service::Error::Inventory(_)) => break Err(error),
+                Err(_) => tokio::time::sleep(TAKE_AGAIN).await,
+                reply => break reply,
+            }
+        },
+    };
+    let answer = match reply {
+        Ok(Reply::Port(view)) => Answer::new(StatusCode::OK.as_u16(), Vec::new(), json!(view).to_string()),
+        Ok(_) => Answer::new(StatusCode::NO_CONTENT.as_u16(), Vec::new(), String::new()),
+        Err(error) => read(error::answer(&error.into(), NETWORK)).await.unwrap_or_default(),
+    };
+    state.answer_call(call, &answer).await;
 }
 
 /// An answer as it is passed on; none where it is too long.
@@ -167,20 +228,20 @@ async fn read(answered: Response) -> Option<Answer> {
 }
 
 /// The request that a call is. One that makes something has an idempotency key, so that it makes it once.
-fn request(call: &Call) -> Option<Request> {
-    let mut request = Request::builder().method(call.request.method.as_str()).uri(call.request.path.as_str());
-    for (name, value) in &call.request.headers {
+fn request(call: &Call, passed: &PassedRequest, makes: Option<NewPortOfCall>) -> Option<Request> {
+    let mut request = Request::builder().method(passed.method.as_str()).uri(passed.path.as_str());
+    for (name, value) in &passed.headers {
         request = request.header(name, value);
     }
-    let has_key = call.request.headers.iter().any(|(name, _)| name == "idempotency-key");
-    if call.request.method == "POST" && !has_key {
+    let has_key = passed.headers.iter().any(|(name, _)| name == "idempotency-key");
+    if passed.method == "POST" && !has_key {
         request = request.header("idempotency-key", format!("call {}", call.id));
     }
-    let mut request = request.body(Body::from(Bytes::from(call.request.body.clone()))).ok()?;
+    let mut request = request.body(Body::from(Bytes::from(passed.body.clone()))).ok()?;
     // Alike whichever host was asked: a client that repeats a request at another one has it done once.
     let id = CallerId::Client(call.caller.as_str().into());
     let request_id = call.request_id.map_or_else(RequestId::draw, RequestId);
-    let makes = call.makes.map(|_| PortId(call.id));
+    let makes = makes.map(|_| PortId(call.id));
     request.extensions_mut().insert(Caller { id, request_id, key: None, makes });
     request.extensions_mut().insert(PassedOn);
     Some(request)

@@ -169,7 +169,7 @@ mod tests {
     fn aliases_are_sorted_and_those_without_a_route_are_not_listed() {
         assert!(TABLE.is_sorted_by_key(|extension| extension.alias));
         let listed: Vec<Value> = all().iter().map(|one| one["alias"].clone()).collect();
-        assert!(listed.contains(&json!("port-security")) && !listed.contains(&json!("binding-extended")), "{listed:?}");
+        assert!(listed.contains(&json!("port-security")) && !listed.contains(&json!("router")), "{listed:?}");
         for (alias, path) in [("security-group", "/security-groups"), ("trunk", "/trunks"), ("quotas", "/quotas/{project}")] {
             assert_eq!(listed.contains(&json!(alias)), has_route(path), "{alias}");
         }

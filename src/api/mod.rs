@@ -10,6 +10,7 @@
 mod absent;
 mod agent;
 mod answer;
+mod bindings;
 pub mod dialect;
 mod elsewhere;
 pub mod error;

@@ -24,6 +24,7 @@ use utoipa::openapi::{Components, ComponentsBuilder, InfoBuilder, LicenseBuilder
 use super::routes;
 
 pub(super) mod agent;
+pub(super) mod bindings;
 pub(super) mod discovery;
 mod entry;
 pub(super) mod flavors;

@@ -75,7 +75,7 @@ impl Resource for PortView {
     }
 
     fn find(state: &AppState, id: PortId) -> Result<Self, Error> {
-        state.port(id)
+        state.active_port(id)
     }
 
     async fn elsewhere(state: &AppState, listing: &Listing) -> Result<Vec<Self>, Error> {
@@ -159,9 +159,7 @@ answer! {
         /// This host; empty without a server.
         "binding:host_id": if view.binding.is_some() { view.host.as_str() } else { "" } => words(),
         /// What its NIC is built with.
-        "binding:profile": view.port.profile => Record::new()
-            .may("interface_name", "The NIC's name in the guest's namespace.", words())
-            .must("vnet_hdr", "Whether a VMM opens the tap with IFF_VNET_HDR.", truth()),
+        "binding:profile": view.port.profile => profile(),
         /// Its rate limits; null: none.
         "nicd:limits": (!view.port.limits.is_empty()).then_some(view.port.limits) => or_null(limits()),
         /// Whether frames for MACs that nobody has reach it.
@@ -251,7 +249,16 @@ answer! {
     }
 }
 
-fn details() -> Shape {
+/// `binding:profile` as shown.
+pub(super) fn profile() -> Record {
+    Record::new().may("interface_name", "The NIC's name in the guest's namespace.", words()).must(
+        "vnet_hdr",
+        "Whether a VMM opens the tap with IFF_VNET_HDR.",
+        truth(),
+    )
+}
+
+pub(super) fn details() -> Shape {
     let tap = Device::shape().must("queues", "The tap's queues.", number(1..=u32::from(MAX_QUEUES))).must(
         "vnet_hdr",
         "Whether a VMM opens the tap with IFF_VNET_HDR.",
@@ -354,7 +361,7 @@ fn read_new(host: &str, mut fields: Fields) -> Result<NewPort, ApiError> {
             extra_options: read_new_options(&mut fields)?,
         },
         device_owner: fields.text("device_owner", NAME)?.unwrap_or_default(),
-        profile: read_profile(&mut fields)?.unwrap_or_default(),
+        profile: read_profile(&mut fields, "binding:profile")?.unwrap_or_default(),
     };
     let device = fields.text("device_id", NAME)?.unwrap_or_default();
     own_host(&mut fields, host)?;
@@ -383,7 +390,7 @@ fn read_change(port: &PortView, mut fields: Fields) -> Result<PortChange, ApiErr
         device_owner: fields.text("device_owner", NAME)?,
         mac: fields.parsed("mac_address")?,
         fixed_ips: read_ips(&mut fields)?,
-        profile: read_profile(&mut fields)?,
+        profile: read_profile(&mut fields, "binding:profile")?,
     };
     own_host(&mut fields, &port.host)?;
     unchanging(&mut fields)?;
@@ -513,12 +520,12 @@ fn read_options(fields: &mut Fields) -> Result<Vec<OptionChange>, BodyError> {
 }
 
 /// `binding:profile`: what of it nicd knows.
-fn read_profile(fields: &mut Fields) -> Result<Option<Profile>, BodyError> {
-    let given = match fields.value("binding:profile") {
+pub(super) fn read_profile(fields: &mut Fields, name: &str) -> Result<Option<Profile>, BodyError> {
+    let given = match fields.value(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(given) => given,
     };
-    let mut fields = Fields::object("binding:profile", given)?;
+    let mut fields = Fields::object(name, given)?;
     let interface_name = match fields.value("interface_name") {
         None | Some(Value::Null) => None,
         Some(name) => Some(parse_value("interface_name", &name)?),
@@ -548,7 +555,7 @@ fn owner(view: &PortView) -> &str {
 }
 
 /// How a VMM or an operator finds the device.
-fn vif(view: &PortView) -> (&'static str, Value) {
+pub(super) fn vif(view: &PortView) -> (&'static str, Value) {
     let Some(binding) = &view.binding else { return ("unbound", json!({})) };
     let mut details = Device::of(binding, binding.device.as_ref());
     if let Some(Carrier { port, vlan }) = binding.carrier {

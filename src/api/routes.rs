@@ -11,8 +11,8 @@ use crate::service::{NetworkView, PortView, RuleView, TrunkView};
 
 use super::openapi::{self as document, Entry};
 use super::{
-    AppState, absent, agent, extensions, flavors, hosts, maintenance, metrics, nova, otc, quotas, rackspace, resource, stream,
-    trunks, versions,
+    AppState, absent, agent, bindings, extensions, flavors, hosts, maintenance, metrics, nova, otc, quotas, rackspace, resource,
+    stream, trunks, versions,
 };
 
 /// One method of one path.
@@ -130,7 +130,8 @@ fn otcs() -> Vec<Route> {
 fn network() -> Vec<Route> {
     use document::discovery as page;
     use document::{
-        groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page, trunks as trunk_page,
+        bindings as binding_page, groups as group_page, networks as network_page, ports as port_page, subnets as subnet_page,
+        trunks as trunk_page,
     };
     vec![
         get("/extensions", extensions::list, page::extensions),
@@ -165,6 +166,11 @@ fn network() -> Vec<Route> {
         get("/ports/{id}", resource::show::<PortView>, port_page::show),
         put("/ports/{id}", resource::update::<PortView>, port_page::update),
         delete("/ports/{id}", resource::delete::<PortView>, port_page::delete),
+        get("/ports/{id}/bindings", bindings::list, binding_page::list_all),
+        post("/ports/{id}/bindings", bindings::create, binding_page::create),
+        get("/ports/{id}/bindings/{host}", bindings::show, binding_page::show),
+        delete("/ports/{id}/bindings/{host}", bindings::delete, binding_page::delete),
+        put("/ports/{id}/bindings/{host}/activate", bindings::activate, binding_page::activate),
         get("/trunks", resource::list::<TrunkView>, trunk_page::list_all),
         post("/trunks", resource::create::<TrunkView>, trunk_page::create),
         get("/trunks/{id}", resource::show::<TrunkView>, trunk_page::show),

@@ -121,6 +121,14 @@ pub enum RequestStep {
     ChangePort,
     /// Removes a port.
     DropPort,
+    /// Looks up a port's binding on a host.
+    PortBinding,
+    /// Builds a silent device for a port on another host.
+    NewBinding,
+    /// Makes a port active on another host.
+    MovePort,
+    /// Removes a silent device.
+    DropBinding,
     /// Makes trunks.
     NewTrunk,
     /// Puts ports into a trunk.
@@ -215,6 +223,9 @@ const ASKED: &[RequestStep] = &[NovaAttach, NewPort, ChangePort];
 /// What asks etcd in a fleet.
 const IN_FLEET: &[RequestStep] = &[
     Fleet,
+    NewBinding,
+    MovePort,
+    DropBinding,
     Attach,
     NewPort,
     ChangePort,
@@ -230,6 +241,8 @@ const IN_FLEET: &[RequestStep] = &[
     NewRule,
     DropRule,
 ];
+/// What another host may have to do.
+const PASSED_ON: &[RequestStep] = &[Server, Port, PortOfServer, Attach, ChangePort, DropPort, NewBinding, MovePort, DropBinding];
 /// What changes the kernel.
 const KERNEL: &[RequestStep] = &[Attach, ChangePort, NewNetwork, ChangeNetwork, DropNetwork];
 /// What asks anything of the kernel.
@@ -289,7 +302,11 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_host", S::NOT_FOUND, "HostNotFound", &[FleetHost]),
     row("host_alive", S::CONFLICT, "Conflict", &[ForgetHost]),
     row("fleet_unreachable", S::SERVICE_UNAVAILABLE, "ServiceUnavailable", IN_FLEET),
-    row("host_silent", S::GATEWAY_TIMEOUT, "GatewayTimeout", &[Server, Port, PortOfServer, Attach, ChangePort, DropPort]),
+    row("host_silent", S::GATEWAY_TIMEOUT, "GatewayTimeout", PASSED_ON),
+    row("no_such_binding", S::NOT_FOUND, "PortBindingNotFound", &[PortBinding, MovePort, DropBinding]),
+    row("binding_exists", S::CONFLICT, "PortBindingAlreadyExists", &[NewBinding]),
+    row("binding_active", S::CONFLICT, "PortBindingAlreadyActive", &[MovePort, DropBinding]),
+    row("port_not_movable", S::CONFLICT, "PortBindingError", &[NewBinding, MovePort]),
     row("too_many_at_once", S::BAD_REQUEST, "InvalidInput", &[NewNetwork, NewSubnet, NewGroup, DropGroup, NewRule]),
     row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),

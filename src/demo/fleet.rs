@@ -36,6 +36,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How many addresses a host has ahead.
 const AHEAD: u64 = 16;
 
+/// How long a guest may not be reached while it is moved: some milliseconds, and more on a busy machine.
+const MOVED: Duration = Duration::from_millis(250);
+
 /// What VXLAN over IPv4 adds to a frame of a guest.
 const OVERHEAD: u64 = 50;
 
@@ -55,6 +58,7 @@ pub(super) fn run(lab: &Lab) -> Result<(), Failure> {
     demo.lose_etcd()?;
     demo.restart()?;
     demo.attach_one_more()?;
+    demo.move_guest()?;
     demo.delete()?;
     demo.check_gone()
 }
@@ -66,6 +70,8 @@ struct Demo<'a> {
     etcd: Process,
     hosts: Vec<Host<'a>>,
     guests: Vec<Guest>,
+    /// Where guests were that have moved.
+    left: Vec<Namespace>,
     /// The network's id.
     network: String,
     /// The links of each host before anything was done.
@@ -108,7 +114,7 @@ impl<'a> Demo<'a> {
             page.held(&seen)?;
             hosts.push(host);
         }
-        let mut demo = Self { page, lab, etcd, hosts, guests: Vec::new(), network: String::new(), bare };
+        let mut demo = Self { page, lab, etcd, hosts, guests: Vec::new(), left: Vec::new(), network: String::new(), bare };
         let alive = demo.alive(2)?;
         demo.page.check(alive == ["host-1", "host-2", "host-3"], &format!("host-3 lists as alive: {}", alive.join(", ")))?;
         Ok(demo)
@@ -322,6 +328,50 @@ impl<'a> Demo<'a> {
         self.ping(&self.guests[0], guest)
     }
 
+    /// A guest is moved while another one pings it. What it runs is not nicd's to move: a second namespace stands for it where it goes.
+    fn move_guest(&mut self) -> Result<(), Failure> {
+        self.page.chapter(
+            &format!("guest-2 is moved from host-2 to host-3, while guest-1 pings it {RATE} times a second"),
+            "POST /v2.0/ports/{id}/bindings, PUT …/host-3/activate, DELETE …/host-2. The guest waits there already, in another namespace.",
+        )?;
+        let pinger = self.pinger(1)?;
+        let (namespace, tallies) = while_pinging(&pinger, || self.moved())?;
+        let guest = &mut self.guests[1];
+        self.left.push(std::mem::replace(&mut guest.namespace, namespace));
+        guest.host = 2;
+        for tally in &tallies {
+            let (sent, lost, gap) = (tally.sent, tally.sent - tally.answered, tally.longest_gap);
+            let seen = format!("{sent} pings sent, {lost} lost; longest time between two answers {}", span(gap));
+            self.page.check(sent > 0 && gap < MOVED, &seen)?;
+        }
+        let gone = || {
+            Ok((self.hosts[1].site.namespace.inside(|| far_end(&self.guests[1].nic.mac))? == Some(self.hosts[2].site.address))
+                .then_some(()))
+        };
+        soon(LIMIT, "host-2's kernel has an entry for guest-2 towards host-3", gone)?;
+        self.page.held("host-2's device of it is gone, and its kernel has the entry that leads to host-3")?;
+        self.ping(&self.guests[3], &self.guests[1])
+    }
+
+    fn moved(&mut self) -> Result<Namespace, Failure> {
+        let (server, port) = (self.guests[1].nic.server.clone(), self.guests[1].nic.port.clone());
+        let namespace = Namespace::make(&self.lab.directory.join("netns"), "guest-2-moved")?;
+        nic::register(&mut self.hosts[2].api, &server, "guest-2", json!({"kind": "netns", "path": namespace.path}))?;
+        thread::sleep(PAUSE);
+        let bindings = format!("/v2.0/ports/{port}/bindings");
+        let body = json!({"binding": {"host": "host-3"}});
+        let prepared = self.hosts[0].api.call(Method::POST, &bindings, Some(&body))?;
+        let status = text(&prepared.body, "/binding/status")?;
+        let seen = format!("built at host-3 in {}, and silent there: {status}", span(prepared.took));
+        self.page.check(status == "INACTIVE", &seen)?;
+        let moved = self.hosts[0].api.call(Method::PUT, &format!("{bindings}/host-3/activate"), Some(&json!({})))?;
+        let status = text(&moved.body, "/binding/status")?;
+        self.page.check(status == "ACTIVE", &format!("moved in {}: {status} at host-3", span(moved.took)))?;
+        thread::sleep(PAUSE);
+        self.hosts[0].api.call(Method::DELETE, &format!("{bindings}/host-2"), None)?;
+        Ok(namespace)
+    }
+
     /// All NICs, servers and the network.
     fn delete(&mut self) -> Result<(), Failure> {
         self.page.chapter("All is deleted", "DELETE /v2.1/servers/{id}/os-interface/{port}, then the network, at host-2")?;
@@ -354,10 +404,11 @@ impl<'a> Demo<'a> {
             soon(LIMIT, &format!("{} has the links as before: {}", host.site.name, named(bare)), gone)?;
             lists.push(left::lists(&mut host.api)?);
         }
-        for guest in &self.guests {
-            let left = guest.namespace.inside(links)?;
+        let now = self.guests.iter().map(|guest| (guest.name.as_str(), &guest.namespace));
+        for (name, namespace) in now.chain(self.left.iter().map(|namespace| ("a guest that has moved", namespace))) {
+            let left = namespace.inside(links)?;
             if left.iter().any(|link| link != "lo") {
-                return Err(Failure::Check(format!("{} has no links but lo: it has {}", guest.name, named(&left))));
+                return Err(Failure::Check(format!("{name} has no links but lo: it has {}", named(&left))));
             }
         }
         self.page.held(&format!("links as before: {} on each host, lo in the guests", named(&self.bare[0])))?;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,13 +22,17 @@ use super::keys::Names;
 use super::kv::Leases;
 use super::lag::Lag;
 use super::member::{self, ForgetError, GRACE, HostRecord, Member, MemberError, VERSION};
-use super::published::Told;
+use super::moving::Whereabouts;
+use super::publish::Listed;
+use super::published::{Published, Told};
 use super::remotes::{RemoteChange, Remotes};
 use super::roster::{HostView, LIFE, Sign, hosts};
 use crate::clock;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Held, MemberChange, Need, NetworkId, PublishedId, Registration, SubnetId};
+use crate::model::{
+    Claim, Held, Lent, MemberChange, Need, NetworkId, Port, PortId, PublishedId, Registration, Standby, SubnetId,
+};
 use crate::telemetry::meters::meters;
 
 /// How often this host tells that it is alive.
@@ -85,19 +90,52 @@ pub trait Local: Send + Sync + 'static {
         registration: Registration,
         held: Vec<Held>,
         lost: Vec<(Held, String)>,
+        lent: Vec<Lent>,
     ) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Notes a registration.
     fn settle(&self, registration: Registration) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// Notes a claim.
-    fn hold(&self, held: Held) -> impl Future<Output = Result<(), String>> + Send;
+    /// Notes a claim, and what of it other hosts hold.
+    fn hold(&self, held: Held, lent: Vec<Lent>) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Notes that a claim is given up. False if something of it is in use, and it stays.
     fn let_go(&self, held: &Held) -> impl Future<Output = Result<bool, String>> + Send;
 
     /// Whether what is needed is claimed by now.
     fn has(&self, need: &Need) -> bool;
+
+    /// What other hosts hold of blocks of this host's.
+    fn lent(&self) -> Vec<Lent>;
+
+    /// The host that holds what is needed of a block of this host's.
+    fn borrower(&self, need: &Need) -> Option<String>;
+
+    /// Notes that no other host holds this any more.
+    fn given_back(self: Arc<Self>, claims: Vec<Claim>) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The ports that have silent devices here.
+    fn standbys(&self) -> Vec<(PortId, Standby)>;
+
+    /// How a port stands that has a silent device here; none of another one.
+    fn standby(&self, port: PortId) -> Option<Standby>;
+
+    /// What of its addresses and its MAC a port has to have claimed.
+    fn needs_of(&self, port: &Port) -> Vec<Claim>;
+
+    /// What is told of a port once it is on another host.
+    fn shown_at(&self, port: &Port, host: &str) -> Published;
+
+    /// Notes that a port is another host's by now, with these addresses and this MAC.
+    fn handed(self: Arc<Self>, port: PortId, host: String, ones: Vec<Lent>) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Takes in where a port is that had a silent device here, in this way.
+    fn settle_standby(
+        self: Arc<Self>,
+        port: PortId,
+        standby: Standby,
+        at: Whereabouts,
+    ) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Where addresses of a subnet are given from.
     fn pools(&self, subnet: SubnetId) -> Vec<Range>;
@@ -159,6 +197,10 @@ pub struct Fleet {
     pub(super) claiming: tokio::sync::Mutex<()>,
     /// The revision up to which definitions are followed.
     pub(super) followed: watch::Sender<i64>,
+    /// What etcd was told of this host's servers and ports.
+    pub(super) listed: tokio::sync::Mutex<Listed>,
+    /// The revision of the sign of life of the last join.
+    pub(super) signed: AtomicI64,
     /// Changes when etcd was told of ports of this host.
     pub(super) told: watch::Sender<()>,
     /// Rung when this host may have its first port on a network, or none any more.
@@ -215,6 +257,8 @@ impl Fleet {
             state: Mutex::new(State { registration: noted, status, failing: None }),
             claiming: tokio::sync::Mutex::default(),
             followed: watch::Sender::default(),
+            listed: tokio::sync::Mutex::default(),
+            signed: AtomicI64::new(0),
             told: watch::Sender::default(),
             networks_change: Notify::new(),
             remotes: Mutex::default(),
@@ -299,6 +343,7 @@ impl Fleet {
         let registration = self.join(local, known).await?;
         let lease = self.kv.grant(LIFE).await?;
         let (sign, signed) = self.sign(&**local, &registration, Some(lease)).await?;
+        self.signed.store(signed, Ordering::Relaxed);
         self.stands(&**local, Ok(registration.seen));
         meters().fleet_joins.inc();
         // In an etcd that has lost something, what is not there was not deleted.
@@ -317,7 +362,7 @@ impl Fleet {
     /// Joins, and notes what came of it. What a request claims meanwhile it claims before or after: else it would be forgotten here.
     async fn join<L: Local>(&self, local: &Arc<L>, known: Option<Registration>) -> Result<Registration, MemberError> {
         let _turn = self.claiming.lock().await;
-        let joined = self.member.join(known, &local.claims()).await?;
+        let joined = self.member.join(known, &local.claims(), &local.lent()).await?;
         if joined.was_forgotten {
             tracing::warn!("the fleet had forgotten this host, which is registered anew");
         }
@@ -327,7 +372,7 @@ impl Fleet {
         let is_settled = !joined.is_other_epoch && known.is_none_or(|known| known.is_settled);
         let registration = Registration { is_settled, ..joined.registration };
         // A host that did not note it could not tell, after its next start, that it was forgotten or that a backup was put back.
-        Arc::clone(local).join(registration, joined.held, joined.lost).await.map_err(MemberError::NotNoted)?;
+        Arc::clone(local).join(registration, joined.held, joined.lost, joined.lent).await.map_err(MemberError::NotNoted)?;
         self.state().registration = Some(registration);
         Ok(registration)
     }
@@ -363,6 +408,11 @@ impl Fleet {
     async fn is_to_join_again(&self) -> Result<Infallible, MemberError> {
         self.joins_again.notified().await;
         Err(MemberError::OtherEpoch)
+    }
+
+    /// Has this host join again.
+    pub(super) fn join_again(&self) {
+        self.joins_again.notify_one();
     }
 
     /// Has this host join again if that is what an error means.

@@ -1,9 +1,9 @@
 //! Calls: what one host has another one do.
 //!
-//! A call is a request of a client's as it came. It is in etcd until the host that it is for has carried it out; the transaction that removes
+//! A call is a request of a client's as it came, or a step of moving a port ([`moving`](super::moving)). It is in etcd until the host that it is for has carried it out; the transaction that removes
 //! it writes the answer. A host that dies meanwhile finds it again, and carries it out once: a call has an idempotency key. A call that makes
-//! a port stays when no answer comes in time: it is carried out when that host is back, unless it is withdrawn before. Where etcd's answer is
-//! lost, the call may be there, and its answer is waited for all the same.
+//! a port, or hands one over, stays when no answer comes in time: it is carried out when that host is back. One that makes a port can be
+//! withdrawn before. Where etcd's answer is lost, the call may be there, and its answer is waited for all the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::agent::Fleet;
 use super::etcd::{Compare, Event, KeyValue, Keys, Op, Txn};
 use super::member::{MemberError, VERSION, json, read_versioned};
 use crate::clock;
-use crate::model::{NetworkId, PortId, ServerId};
+use crate::model::{Handed, NetworkId, PortId, Prepare, ServerId};
 
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,10 +40,28 @@ pub struct Call {
     pub caller: String,
     /// The request's id there.
     pub request_id: Option<Uuid>,
-    /// The request.
-    pub request: Request,
-    /// The port that it makes.
-    pub makes: Option<NewPort>,
+    /// What is asked.
+    pub asks: Asks,
+    /// The revision that made it.
+    #[serde(skip)]
+    pub made: i64,
+}
+
+/// What is asked of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asks {
+    /// A client's request.
+    Request {
+        /// As it came.
+        request: Request,
+        /// The port that it makes.
+        makes: Option<NewPort>,
+    },
+    /// To build the silent device of a port that is to move here.
+    Prepare(Box<Prepare>),
+    /// To have a port from now on.
+    Take(Box<Handed>),
 }
 
 /// A request as it came.
@@ -102,8 +120,16 @@ pub(super) type Asked = BTreeMap<Uuid, oneshot::Sender<Answer>>;
 
 impl Call {
     /// One of this host's.
-    pub fn new(from: String, caller: String, request_id: Option<Uuid>, request: Request, makes: Option<NewPort>) -> Self {
-        Self { v: VERSION, id: Uuid::new_v4(), from, at: clock::now(), caller, request_id, request, makes }
+    pub fn new(from: String, caller: String, request_id: Option<Uuid>, asks: Asks) -> Self {
+        Self { v: VERSION, id: Uuid::new_v4(), from, at: clock::now(), caller, request_id, asks, made: 0 }
+    }
+
+    /// The port that a client's request makes.
+    pub fn makes(&self) -> Option<NewPort> {
+        match self.asks {
+            Asks::Request { makes, .. } => makes,
+            Asks::Prepare(_) | Asks::Take(_) => None,
+        }
     }
 }
 
@@ -122,27 +148,30 @@ impl Fleet {
     pub async fn call(&self, host: &str, call: &Call) -> Result<Answer, NotAnswered> {
         let registration = self.registered()?;
         let (key, own) = (self.names.call(host, call.id), self.host());
-        let (sender, answer) = oneshot::channel();
-        self.asked().insert(call.id, sender);
-        // Whatever comes of it, nobody waits any more then.
-        let _ends = Ends { fleet: self, call: call.id };
+        let answer = self.wait_for(call.id);
         let when = vec![Compare::made(self.names.host(&own), registration.created), Compare::present(self.names.host(host))];
-        let until = Instant::now() + PATIENCE;
         match self.kv.txn(&Txn::when(when, vec![Op::put(key.clone(), json(call))])).await {
             Ok(put) if !put.succeeded => return Err(NotAnswered::NotAsked),
             // It may be there, or come yet: then it is answered.
             Err(error) if error.may_be_done() => tracing::debug!(%error, host, "whether it is asked is not known"),
             put => _ = put.map_err(MemberError::from)?,
         }
-        if let Ok(Ok(answer)) = timeout_at(until, answer).await {
+        if let Some(answer) = answer.answer().await {
             return Ok(answer);
         }
-        if call.makes.is_none()
+        if call.makes().is_none()
             && let Err(error) = self.kv.txn(&Txn::when(Vec::new(), vec![Op::Delete(Keys::One(key))])).await
         {
             tracing::debug!(%error, host, "what it was asked is not withdrawn");
         }
         Err(NotAnswered::Silent)
+    }
+
+    /// Waits for the answer to a call, from before it is made on.
+    pub(super) fn wait_for(&self, call: Uuid) -> Waits<'_> {
+        let (sender, answer) = oneshot::channel();
+        self.asked().insert(call, sender);
+        Waits { fleet: self, call, answer: Some(answer), until: Instant::now() + PATIENCE }
     }
 
     /// The calls that wait to be carried out and make ports, with the hosts that they are for.
@@ -156,7 +185,7 @@ impl Fleet {
         for entry in &found {
             let host = entry.key.strip_prefix(&prefix).and_then(|path| path.split('/').next()).unwrap_or_default();
             let call: Call = read_versioned(entry)?;
-            if call.makes.is_some() {
+            if call.makes().is_some() {
                 waiting.push((host.to_owned(), call));
             }
         }
@@ -194,7 +223,8 @@ impl Fleet {
 
     /// Takes in a call for this host, unless it is being carried out.
     pub(super) fn take_call(&self, found: &KeyValue) -> Result<(), MemberError> {
-        let call: Call = read_versioned(found)?;
+        let mut call: Call = read_versioned(found)?;
+        call.made = found.mod_revision;
         let id = call.id;
         if self.taken().insert(id) && self.incoming.0.try_send(call).is_err() {
             // It stays in etcd.
@@ -216,13 +246,23 @@ impl Fleet {
     }
 }
 
-/// Forgets a call's waiter at the end.
-struct Ends<'a> {
+/// Waits for the answer to a call. Whatever comes of it, nobody waits any more at the end.
+#[derive(Debug)]
+pub struct Waits<'a> {
     fleet: &'a Fleet,
     call: Uuid,
+    answer: Option<oneshot::Receiver<Answer>>,
+    until: Instant,
 }
 
-impl Drop for Ends<'_> {
+impl Waits<'_> {
+    /// The answer; none where there was none in time.
+    pub async fn answer(mut self) -> Option<Answer> {
+        timeout_at(self.until, self.answer.take()?).await.ok()?.ok()
+    }
+}
+
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.fleet.asked().remove(&self.call);
     }

@@ -57,11 +57,20 @@ impl Fleet {
         if local.has(need) {
             return Ok(());
         }
+        if let Some(host) = local.borrower(need) {
+            return Err(Refused::Theirs(host));
+        }
         let claimed = self.claim(local, need).await;
         if let Err(Refused::Unreachable(error)) = &claimed {
             self.note_error(error);
         }
-        local.hold(claimed?).await.map_err(|error| Refused::Unreachable(MemberError::NotNoted(error)))
+        self.hold(local, claimed?).await
+    }
+
+    /// Notes a claim that was made, once it is known what other hosts hold of it.
+    async fn hold(&self, local: &impl Local, held: Held) -> Result<(), Refused> {
+        let lent = self.member.lent_of([held.claim].iter()).await?;
+        local.hold(held, lent).await.map_err(|error| Refused::Unreachable(MemberError::NotNoted(error)))
     }
 
     async fn claim(&self, local: &impl Local, need: &Need) -> Result<Held, Refused> {
@@ -116,6 +125,7 @@ impl Fleet {
             if asked.elapsed() >= DISPUTED && self.registered()?.is_settled {
                 asked = Instant::now();
                 self.ask_for_disputed(local).await?;
+                self.end_lending(local).await?;
             }
             let now: BTreeMap<Claim, Held> = local.idle().into_iter().map(|held| (held.claim, held)).collect();
             idle.retain(|claim, _| now.contains_key(claim));
@@ -137,7 +147,8 @@ impl Fleet {
             }
             if let Claimed::Held(again) = self.member.claim(&registration, held.claim).await? {
                 tracing::info!(claim = ?held.claim, "another host has given back what ports of this host have");
-                local.hold(again).await.map_err(MemberError::NotNoted)?;
+                let lent = self.member.lent_of([again.claim].iter()).await?;
+                local.hold(again, lent).await.map_err(MemberError::NotNoted)?;
             }
         }
         Ok(())
@@ -147,7 +158,7 @@ impl Fleet {
     async fn acquire_ahead(&self, local: &Arc<impl Local>, need: &Need) -> Result<(), Refused> {
         let _turn = self.claiming.lock().await;
         let held = self.claim(&**local, need).await?;
-        local.hold(held).await.map_err(|error| Refused::Unreachable(MemberError::NotNoted(error)))
+        self.hold(&**local, held).await
     }
 
     /// Gives a claim back, once it is noted that it is given up.

@@ -94,7 +94,7 @@ impl Fleet {
     pub async fn servers_elsewhere(&self) -> Result<Vec<serde_json::Value>, MemberError> {
         let own = self.host();
         let (_, found) = self.kv.pages(self.names.all_servers()).all().await?;
-        found.iter().filter(|entry| self.names.last(&entry.key) != own).map(published::server).collect()
+        found.iter().filter(|entry| self.names.last(&entry.key) != own).map(published::view).collect()
     }
 
     /// The hosts that have a server with this id.

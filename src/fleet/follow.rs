@@ -80,6 +80,7 @@ impl Fleet {
         }
         alive.iter().for_each(|found| _ = following.silent.remove(self.names.last(&found.key)));
         self.followed.send_replace(revision);
+        self.settle_standbys(local, is_conclusive).await?;
         let mut look = Instant::now() + EVERY;
         loop {
             self.follow_own_networks(local, &mut following).await?;
@@ -204,6 +205,7 @@ impl Fleet {
                 self.take_answer(event).await?;
             } else {
                 self.take_in_port(local, following, event)?;
+                self.follow_standby(local, event).await?;
             }
         }
         if is_defined {

@@ -20,6 +20,8 @@ fn path(claim: &Claim) -> String {
         Claim::Addresses { network, first: IpAddr::V6(first) } => format!("block/{network}/6/{:032x}", u128::from(*first)),
         Claim::Macs(octets) => format!("mac/{}/all", hex(octets)),
         Claim::Mac(Mac(octets)) => format!("mac/{}/{:02x}", hex(&octets[..5]), octets[5]),
+        Claim::Address(network, IpAddr::V4(ip)) => format!("one/{network}/4/{:08x}", u32::from(*ip)),
+        Claim::Address(network, IpAddr::V6(ip)) => format!("one/{network}/6/{:032x}", u128::from(*ip)),
     }
 }
 
@@ -171,6 +173,16 @@ impl Names {
         format!("{}where/{port}", self.root)
     }
 
+    /// The silent devices of a port that is moved.
+    pub fn bindings(&self, port: PortId) -> String {
+        format!("{}binding/{port}/", self.root)
+    }
+
+    /// That of one host.
+    pub fn binding(&self, port: PortId, host: &str) -> String {
+        format!("{}{host}", self.bindings(port))
+    }
+
     /// Where a server is: the hosts that have one of this id.
     pub fn servers_with(&self, server: Uuid) -> String {
         format!("{}{server}/", self.all_servers())
@@ -240,6 +252,11 @@ impl Names {
         format!("{}{}", self.root, path(claim))
     }
 
+    /// The mark that one of a block may be another host's than the block's.
+    pub fn lent(&self, one: &Claim) -> String {
+        format!("{}lent/{}", self.root, path(one))
+    }
+
     /// The claims of blocks of a network's addresses of one family.
     pub fn blocks(&self, network: NetworkId, v6: bool) -> String {
         format!("{}block/{network}/{}/", self.root, if v6 { 6 } else { 4 })
@@ -248,6 +265,11 @@ impl Names {
     /// The first address, as a number, of the block that a claim's key is of; none for a key of another form.
     pub fn block_of(&self, key: &str) -> Option<u128> {
         u128::from_str_radix(self.last(key), 16).ok()
+    }
+
+    /// The claims of single addresses of a network.
+    pub fn singles(&self, network: NetworkId) -> String {
+        format!("{}one/{network}/", self.root)
     }
 
     /// All claims of MACs that begin with these octets.
@@ -267,27 +289,44 @@ impl Names {
 
     /// The claim that an entry of a host's list is of; none for a key of another form.
     pub fn claim_of(&self, host: &str, key: &str) -> Option<Claim> {
-        let path = key.strip_prefix(&self.all_held(host))?;
-        let parts: Vec<&str> = path.split('/').collect();
-        match parts[..] {
-            ["block", network, "4", first] => {
-                let first = u32::from_str_radix(first, 16).ok()?;
-                Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V4(first.into()) })
-            }
-            ["block", network, "6", first] => {
-                let first = u128::from_str_radix(first, 16).ok()?;
-                Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V6(first.into()) })
-            }
-            ["mac", octets, last] => {
-                let number = u64::from_str_radix(octets, 16).ok().filter(|_| octets.len() == 10)?;
-                let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
-                match last {
-                    "all" => Some(Claim::Macs([a, b, c, d, e])),
-                    last => Some(Claim::Mac(Mac([a, b, c, d, e, u8::from_str_radix(last, 16).ok()?]))),
-                }
-            }
-            _ => None,
+        read_path(key.strip_prefix(&self.all_held(host))?)
+    }
+
+    /// The claim that a key is of; none for a key of another form.
+    pub fn claim_at(&self, key: &str) -> Option<Claim> {
+        read_path(key.strip_prefix(&self.root)?)
+    }
+}
+
+/// The claim of which this is the rest of the key.
+fn read_path(path: &str) -> Option<Claim> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        ["block", network, "4", first] => {
+            let first = u32::from_str_radix(first, 16).ok()?;
+            Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V4(first.into()) })
         }
+        ["block", network, "6", first] => {
+            let first = u128::from_str_radix(first, 16).ok()?;
+            Some(Claim::Addresses { network: NetworkId(network.parse().ok()?), first: IpAddr::V6(first.into()) })
+        }
+        ["one", network, "4", ip] => {
+            let ip = u32::from_str_radix(ip, 16).ok()?;
+            Some(Claim::Address(NetworkId(network.parse().ok()?), IpAddr::V4(ip.into())))
+        }
+        ["one", network, "6", ip] => {
+            let ip = u128::from_str_radix(ip, 16).ok()?;
+            Some(Claim::Address(NetworkId(network.parse().ok()?), IpAddr::V6(ip.into())))
+        }
+        ["mac", octets, last] => {
+            let number = u64::from_str_radix(octets, 16).ok().filter(|_| octets.len() == 10)?;
+            let [_, _, _, a, b, c, d, e] = number.to_be_bytes();
+            match last {
+                "all" => Some(Claim::Macs([a, b, c, d, e])),
+                last => Some(Claim::Mac(Mac([a, b, c, d, e, u8::from_str_radix(last, 16).ok()?]))),
+            }
+        }
+        _ => None,
     }
 }
 
@@ -323,6 +362,8 @@ mod tests {
             Claim::of_address(network, "2001:db8::12".parse().unwrap()),
             Claim::of_mac(Mac([0xfa, 0x16, 0x3e, 1, 2, 3])),
             Claim::Mac(Mac([2, 0, 0, 0, 0, 9])),
+            Claim::Address(network, "192.0.2.77".parse().unwrap()),
+            Claim::Address(network, "2001:db8::12".parse().unwrap()),
         ];
         for claim in claims {
             assert_eq!(names.claim_of("a", &names.held("a", &claim)), Some(claim));

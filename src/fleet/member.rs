@@ -31,7 +31,7 @@ use super::keys::Names;
 use super::kv::Kv;
 use crate::model::claim::BLOCK;
 use crate::model::pools::{Range, address, number};
-use crate::model::{Claim, Epoch, Held, NetworkId, Registration};
+use crate::model::{Claim, Epoch, Held, Lent, NetworkId, Registration};
 
 /// How long after a backup was put back no new claims are made: other hosts put theirs again meanwhile.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -41,6 +41,9 @@ pub const VERSION: u32 = 1;
 
 /// How often a transaction is tried again whose guards another host has changed meanwhile.
 const TRIES: usize = 8;
+
+/// How many keys one transaction reads.
+const KEYS: usize = 64;
 
 /// Among so many free blocks each host begins with another one: hosts that start together would all try the first.
 const CHOICE: usize = 32;
@@ -148,10 +151,21 @@ pub struct Joined {
     /// What it held and another host has now, with that one's name: ports that have it are closed. Within [`GRACE`] it may become this
     /// one's again: it stays noted, and the host joins again.
     pub lost: Vec<(Held, String)>,
+    /// What other hosts hold of its blocks.
+    pub lent: Vec<Lent>,
     /// A backup was put back, or etcd is another one: no new claims for [`GRACE`].
     pub is_other_epoch: bool,
     /// The fleet had forgotten it. It holds again what nobody has claimed meanwhile.
     pub was_forgotten: bool,
+}
+
+/// What does not stand in the way of a claim that was held before.
+#[derive(Debug, Clone, Default)]
+struct Beside {
+    /// Claims of single ones that are known to be of the block.
+    known: BTreeSet<Claim>,
+    /// The guard that one may be claimed beside its block.
+    marked: Option<Compare>,
 }
 
 /// A host of the fleet.
@@ -195,8 +209,9 @@ impl<K: Kv> Member<K> {
     ///
     /// # Errors
     /// It cannot be one of the fleet, or etcd does not answer.
-    pub async fn join(&self, known: Option<Registration>, noted: &[Held]) -> Result<Joined, MemberError> {
-        let newest = noted.iter().map(|one| one.made).chain(known.map(|known| known.seen)).max();
+    pub async fn join(&self, known: Option<Registration>, noted: &[Held], lent: &[Lent]) -> Result<Joined, MemberError> {
+        let newest =
+            noted.iter().map(|one| one.made).chain(lent.iter().map(|one| one.made)).chain(known.map(|known| known.seen)).max();
         self.seen.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
         let registration = self.register(known).await?;
         let is_other_epoch = known.is_some_and(|known| known.epoch != registration.epoch);
@@ -204,6 +219,13 @@ impl<K: Kv> Member<K> {
         let listed = self.read(Keys::Prefix(self.names.all_held(&self.host))).await?;
         let entries = listed.iter().filter_map(|entry| Some((self.names.claim_of(&self.host, &entry.key)?, entry)));
         let entries: BTreeMap<Claim, &KeyValue> = entries.collect();
+        // First, so that their hosts need not wait; and once more where the backup had another host's block.
+        let mut unmarked: Vec<Claim> = if is_other_epoch { lent.iter().map(|lent| lent.claim).collect() } else { Vec::new() };
+        self.mark_lent(&registration, &mut unmarked).await?;
+        // Of a block that was held before, these were claimed by themselves already.
+        let ones =
+            lent.iter().map(|lent| lent.claim).chain(noted.iter().map(|held| held.claim).filter(|claim| claim.block().is_some()));
+        let ones: BTreeSet<Claim> = ones.collect();
         let (mut held, mut lost) = (Vec::new(), Vec::new());
         for one in noted {
             let is_there = entries.get(&one.claim).is_some_and(|entry| entry.mod_revision == one.made);
@@ -211,7 +233,7 @@ impl<K: Kv> Member<K> {
                 held.push(*one);
                 continue;
             }
-            match self.put_again(&registration, one).await? {
+            match self.put_again(&registration, one, &ones).await? {
                 Claimed::Held(again) => held.push(again),
                 Claimed::Theirs(host) => {
                     self.unlist(&registration, &one.claim).await?;
@@ -219,6 +241,7 @@ impl<K: Kv> Member<K> {
                 }
             }
         }
+        self.mark_lent(&registration, &mut unmarked).await?;
         // Claims whose answer was lost, or that a store of an older day does not know: they are its own. After a backup was put back they
         // may be another host's since, and are given back.
         let noted: BTreeSet<Claim> = noted.iter().map(|one| one.claim).collect();
@@ -235,7 +258,140 @@ impl<K: Kv> Member<K> {
                 Claimed::Theirs(_) => self.unlist(&registration, claim).await?,
             }
         }
-        Ok(Joined { registration, held, lost, is_other_epoch, was_forgotten })
+        let may_lack = is_other_epoch || known.is_some_and(|known| !known.is_settled);
+        let mut there = self.lent_of(held.iter().map(|held| &held.claim)).await?;
+        // What other hosts have put again by now is known; the others have time left.
+        let found: BTreeSet<Claim> = there.iter().map(|lent| lent.claim).collect();
+        let own: BTreeSet<Claim> = held.iter().map(|held| held.claim).collect();
+        for one in lent.iter().filter(|one| !found.contains(&one.claim) && !own.contains(&one.claim)) {
+            if may_lack || !self.end_lending(&registration, &one.claim).await? {
+                there.push(one.clone());
+            }
+        }
+        let registration = Registration { seen: self.seen.load(Ordering::Relaxed), ..registration };
+        Ok(Joined { registration, held, lost, lent: there, is_other_epoch, was_forgotten })
+    }
+
+    /// What other hosts hold of these blocks.
+    ///
+    /// # Errors
+    /// Etcd does not answer.
+    pub async fn lent_of<'a>(&self, claims: impl Iterator<Item = &'a Claim>) -> Result<Vec<Lent>, MemberError> {
+        let blocks: BTreeSet<Claim> = claims.filter(|claim| claim.block().is_none()).copied().collect();
+        let prefixes: BTreeSet<String> = blocks
+            .iter()
+            .filter_map(|block| match block {
+                Claim::Addresses { network, .. } => Some(self.names.singles(*network)),
+                Claim::Macs(octets) => Some(self.names.macs(octets)),
+                Claim::Mac(_) | Claim::Address(..) => None,
+            })
+            .collect();
+        let mut lent = Vec::new();
+        for prefix in prefixes {
+            for found in self.read(Keys::Prefix(prefix)).await? {
+                let Some(claim) = self.names.claim_at(&found.key) else { continue };
+                let host = read_versioned::<ClaimRecord>(&found)?.host;
+                if host != self.host && claim.block().is_some_and(|block| blocks.contains(&block)) {
+                    lent.push(Lent { claim, host, made: found.mod_revision });
+                }
+            }
+        }
+        Ok(lent)
+    }
+
+    /// Tells, after a backup of etcd was put back, that one of a block of this host's may be another host's: that one puts its claim again
+    /// beside the block, which it could not else.
+    /// Those that are told of are taken out.
+    async fn mark_lent(&self, registration: &Registration, ones: &mut Vec<Claim>) -> Result<(), MemberError> {
+        for one in std::mem::take(ones) {
+            let Some(block) = one.block().map(|block| self.names.claim(&block)) else { continue };
+            let there = self.read(Keys::One(block.clone())).await?;
+            let in_block = match there.first() {
+                None => Compare::absent(Keys::One(block)),
+                Some(found) if read_versioned::<ClaimRecord>(found)?.host == self.host => {
+                    Compare::unchanged(block, found.mod_revision)
+                }
+                Some(_) => {
+                    ones.push(one);
+                    continue;
+                }
+            };
+            let when = self.guards(registration).into_iter().chain([in_block]).collect();
+            let value = json(&ClaimRecord { v: VERSION, host: self.host.clone(), epoch: registration.epoch });
+            self.txn(Txn::when(when, vec![Op::put(self.names.lent(&one), value)])).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the lending of what no other host holds any more. False where one does.
+    async fn end_lending(&self, registration: &Registration, one: &Claim) -> Result<bool, MemberError> {
+        let when = self.guards(registration).into_iter().chain([Compare::absent(Keys::One(self.names.claim(one)))]).collect();
+        let answer = self.txn(Txn::when(when, vec![Op::Delete(Keys::One(self.names.lent(one)))])).await?;
+        Ok(answer.succeeded)
+    }
+
+    /// The guards of what only a registered host does, in the epoch that it knows.
+    fn guards(&self, registration: &Registration) -> [Compare; 2] {
+        let (host, epoch) = (self.names.host(&self.host), self.names.epoch());
+        [Compare::made(host, registration.created), Compare::value(epoch, json(&registration.epoch))]
+    }
+
+    /// Hands single addresses and MACs to another host, with what goes along: those that this one holds alone go, and of its blocks that one
+    /// holds them then. The revision; none where it is not to be, or this host does not hold one of them.
+    ///
+    /// # Errors
+    /// As [`Member::claim`]: it may have been done then.
+    pub async fn hand(
+        &self,
+        registration: &Registration,
+        to: &str,
+        (held, ones): (&[Held], &[Claim]),
+        (when, then): (Vec<Compare>, Vec<Op>),
+    ) -> Result<Option<i64>, MemberError> {
+        let mut txn = Txn::when(when, then);
+        txn.compare.extend(self.guards(registration));
+        txn.compare.push(Compare::present(self.names.host(to)));
+        let value = json(&ClaimRecord { v: VERSION, host: to.to_owned(), epoch: registration.epoch });
+        let find = |claim: &Claim| held.iter().find(|held| held.claim == *claim);
+        for one in ones {
+            let key = self.names.claim(one);
+            match (find(one), one.block().and_then(|block| find(&block))) {
+                (Some(own), _) => {
+                    txn.compare.push(Compare::unchanged(key.clone(), own.made));
+                    txn.success.push(Op::Delete(Keys::One(self.names.held(&self.host, one))));
+                }
+                (None, Some(block)) => {
+                    txn.compare.push(Compare::unchanged(self.names.claim(&block.claim), block.made));
+                    txn.compare.push(Compare::absent(Keys::One(key.clone())));
+                }
+                (None, None) => return Ok(None),
+            }
+            let puts = [key, self.names.held(to, one)];
+            txn.success.extend(puts.map(|key| Op::Put { key, value: value.clone(), lease: 0 }));
+        }
+        let answer = self.txn(txn).await?;
+        Ok(answer.succeeded.then_some(answer.header.revision))
+    }
+
+    /// Of what other hosts held of this host's blocks, what none holds any more.
+    ///
+    /// # Errors
+    /// Etcd does not answer.
+    pub async fn given_back(&self, registration: &Registration, lent: &[Lent]) -> Result<Vec<Claim>, MemberError> {
+        let mut back = Vec::new();
+        for some in lent.chunks(KEYS) {
+            let reads = some.iter().map(|one| Op::read(Keys::One(self.names.claim(&one.claim)))).collect();
+            let answer = self.txn(Txn::when(Vec::new(), reads)).await?;
+            for (one, found) in some.iter().zip(answer.found()) {
+                let holder = found.first().map(read_versioned::<ClaimRecord>).transpose()?;
+                let is_back = match holder {
+                    Some(holder) => holder.host == self.host,
+                    None => self.end_lending(registration, &one.claim).await?,
+                };
+                back.extend(is_back.then_some(one.claim));
+            }
+        }
+        Ok(back)
     }
 
     /// Takes a claim out of the host's list that is another's.
@@ -305,40 +461,59 @@ impl<K: Kv> Member<K> {
     /// The host is no longer one of the fleet, or etcd does not answer. The claim may have been made then: the next
     /// [`Member::join`] finds it.
     pub async fn claim(&self, registration: &Registration, claim: Claim) -> Result<Claimed, MemberError> {
-        self.take(registration, claim, |_| false).await
+        self.take(registration, claim, Beside::default(), |_| false).await
     }
 
-    /// Claims again what was held before: in place of what the backup has of another host, where that is older. A lost answer is no
+    /// Claims again what was held before, a block also beside these single ones: in place of what the backup has of another host, where that is older. A lost answer is no
     /// reason to begin with all claims anew: others wait for no longer than [`GRACE`].
-    async fn put_again(&self, registration: &Registration, was: &Held) -> Result<Claimed, MemberError> {
+    async fn put_again(&self, registration: &Registration, was: &Held, ones: &BTreeSet<Claim>) -> Result<Claimed, MemberError> {
         let mut tries = 0;
         loop {
+            // Without a backup that was put back since, what others have there is newer.
             let is_outlived = |(theirs, key): (&ClaimRecord, &KeyValue)| {
-                theirs.epoch.number < was.epoch.number || theirs.epoch == was.epoch && key.create_revision < was.made
+                was.epoch != registration.epoch
+                    && (theirs.epoch.number < was.epoch.number || theirs.epoch == was.epoch && key.create_revision < was.made)
             };
-            match self.take(registration, was.claim, is_outlived).await {
+            let beside = Beside { known: ones.clone(), marked: self.marked(registration, was).await? };
+            match self.take(registration, was.claim, beside, is_outlived).await {
                 Err(MemberError::Etcd(_)) if tries < TRIES => tries += 1,
                 result => return result,
             }
         }
     }
 
+    /// The guard that a block's host has told, since a backup was put back, that this one of the block may be another's; none where it has not.
+    async fn marked(&self, registration: &Registration, was: &Held) -> Result<Option<Compare>, MemberError> {
+        let Some(block) = was.claim.block().filter(|_| was.epoch != registration.epoch) else { return Ok(None) };
+        let keys = [self.names.lent(&was.claim), self.names.claim(&block)];
+        let answer = self.txn(Txn::when(Vec::new(), keys.map(|key| Op::read(Keys::One(key))).into())).await?;
+        let [Some(marker), Some(block)] = [0, 1].map(|at| answer.found().get(at).and_then(|found| found.first()).cloned()) else {
+            return Ok(None);
+        };
+        // It is of the time when the block was put again.
+        let epochs = [&marker, &block].map(|found| read_versioned::<ClaimRecord>(found).map(|record| record.epoch));
+        let is_of_block = matches!(epochs, [Ok(marked), Ok(put)] if marked == put);
+        Ok(is_of_block.then(|| Compare::unchanged(marker.key.clone(), marker.mod_revision)))
+    }
+
     async fn take(
         &self,
         registration: &Registration,
         claim: Claim,
+        allowed: Beside,
         is_outlived: impl Fn((&ClaimRecord, &KeyValue)) -> bool,
     ) -> Result<Claimed, MemberError> {
         let key = self.names.claim(&claim);
-        // A block of MACs and one of them cannot be two hosts'.
+        // A block of MACs and one of them cannot be two hosts', but for what the block's host has handed to others. The same holds for
+        // addresses, of which none is claimed alone otherwise.
         let beside = match claim {
-            Claim::Addresses { .. } => None,
+            _ if allowed.marked.is_some() => None,
             Claim::Macs(octets) => Some(Keys::Prefix(self.names.macs(&octets))),
-            Claim::Mac(mac) => Some(Keys::One(self.names.claim(&Claim::of_mac(mac)))),
+            _ => claim.block().map(|block| Keys::One(self.names.claim(&block))),
         };
+        let is_known = |there: &KeyValue| self.names.claim_at(&there.key).is_some_and(|one| allowed.known.contains(&one));
         let (host, epoch) = (self.names.host(&self.host), self.names.epoch());
-        let guards =
-            [Compare::made(host.clone(), registration.created), Compare::value(epoch.clone(), json(&registration.epoch))];
+        let guards: Vec<Compare> = self.guards(registration).into_iter().chain(allowed.marked.clone()).collect();
         let value = json(&ClaimRecord { v: VERSION, host: self.host.clone(), epoch: registration.epoch });
         let puts: Vec<Op> = [key.clone(), self.names.held(&self.host, &claim)]
             .into_iter()
@@ -360,18 +535,21 @@ impl<K: Kv> Member<K> {
             if found(1).first().is_none_or(|now| now.value != json(&registration.epoch)) {
                 return Err(MemberError::OtherEpoch);
             }
-            // What stands in the way has to be as it is now, and is replaced.
-            for there in found(2).iter().chain(found(3)) {
+            let is_held =
+                found(2).first().map(read_versioned::<ClaimRecord>).transpose()?.is_some_and(|has| has.host == self.host);
+            // What stands in the way has to be as it is now, and is replaced. What this host was handed is of another's block.
+            let others = found(3).iter().filter(|there| !(is_known(there) || is_held && claim.block().is_some()));
+            for there in found(2).iter().chain(others) {
                 let theirs: ClaimRecord = read_versioned(there)?;
                 // Beside a MAC of its own another host may claim one at any time: such a block is not taken.
-                let is_own = theirs.host == self.host && (there.key == key || matches!(claim, Claim::Mac(_)));
+                let is_own = theirs.host == self.host && (there.key == key || claim.block().is_some());
                 if !is_own && !is_outlived((&theirs, there)) {
                     return Ok(Claimed::Theirs(theirs.host));
                 }
                 free.push(Compare::unchanged(there.key.clone(), there.mod_revision));
             }
             let absent = [(2, Some(Keys::One(key.clone()))), (3, beside.clone())];
-            let absent = absent.into_iter().filter(|(place, _)| found(*place).is_empty());
+            let absent = absent.into_iter().filter(|(place, _)| found(*place).is_empty() && !(is_held && *place == 3));
             free.extend(absent.filter_map(|(_, keys)| keys).map(Compare::absent));
         }
         Err(MemberError::Contended(key))

@@ -26,6 +26,8 @@
 //! | `seen/<host>` | [`roster::Sign`] | that host, each minute and when its ports are more or fewer | registered | none |
 //! | `block/<network>/4/<address>`, `…/6/…` | who claims these 16 addresses | a host | registered, the epoch as registered; absent | none |
 //! | `mac/<octets>/all`, `mac/<octets>/<octet>` | who claims these 256 MACs, or this one | a host | the same, and not another's part of it | none |
+//! | `one/<network>/4/<address>`, `…/6/…` | who claims this address of another's block, of a port that has moved | the host that hands it over | registered, the epoch as registered; its block or its claim as claimed | none |
+//! | `lent/<rest of a claim's key>` | that one of a block may be another host's | the block's host, after a backup was put back | the same | none |
 //! | `held/<host>/<rest of a claim's key>` | the same as the claim | in the claim's transaction | the same | none |
 //! | `def/net/<network>`, `def/subnet/<network>/<subnet>`, `def/group/<group>` | [`Definition`](crate::model::definition::Definition), a group's with its rules | the host that was asked | registered; absent, or nothing of it newer than what was followed; to delete a network, no port of it; to delete a group, no member, and nothing of any group newer; for a rule that names a group, that one present | none |
 //! | `segment/vxlan/<number>`, `segment/vlan/<vlan>/<physical network>` | the network that has it | in its network's transaction | absent | none |
@@ -33,10 +35,14 @@
 //! | `port/<network>/<host>/<port>` | [`published::Published`] | that host | registered, its sign of life as at its join, its own entry as told | none |
 //! | `where/<port>` | its network and host | in the same transaction | the same | none |
 //! | `member/<group>/<host>/<port>` | nothing: the port is in the group | in the same transaction | the same | none |
+//! | `binding/<port>/<host>` | what is shown of a silent device | that host | as for `port/` | none |
 //! | `server/<server>/<host>` | what is shown of it | that host | the same | none |
 //! | `own/<host>/port/<port>`, `own/<host>/server/<server>` | a digest of what was told | in the same transaction | the same | none |
 //! | `call/<host>/<call>` | [`calls::Call`] | the host that asks | registered, and the other host is there; to answer or withdraw it, present | none |
 //! | `answer/<host>/<call>` | [`calls::Answer`] | the host that was asked, with the call's end | the call is present | none |
+//!
+//! A port moves by one transaction of the host that has it, which hands over its `port/`, `where/` and `member/`, and what it claims, and
+//! calls the other host ([`moving`]).
 //!
 //! A host is forgotten by a transaction that deletes its record while it has no `alive`; after it none of that host's guards holds, and
 //! its claims are deleted one by one, each if it is still that host's; then what it has told of, and what it was asked to do.
@@ -69,6 +75,7 @@ pub mod kv;
 mod lag;
 pub mod member;
 mod members;
+pub mod moving;
 pub mod ports_watch;
 pub mod publish;
 pub mod published;

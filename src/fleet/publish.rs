@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::{Fleet, Local};
 use super::etcd::{Compare, KeyValue, Keys, Op, Txn};
+use super::keys::Names;
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
 use crate::model::group::GROUPS_OF_A_PORT;
-use crate::model::{GroupId, NetworkId, PublishedId, Registration, ServerId};
+use crate::model::{GroupId, NetworkId, PortId, PublishedId, Registration, ServerId};
 
 /// Of how many a transaction tells at most.
 const SOME: usize = 32;
@@ -24,8 +25,8 @@ const SOME: usize = 32;
 /// How many changes etcd takes in a transaction.
 const ALL_PARTS: usize = 128;
 
-/// With so many there is room for one more port: it has three, and one for each security group that it was or is in.
-const PARTS: usize = ALL_PARTS - 3 - 2 * GROUPS_OF_A_PORT;
+/// With so many there is room for one more port: it has four, and one for each security group that it was or is in.
+const PARTS: usize = ALL_PARTS - 4 - 2 * GROUPS_OF_A_PORT;
 
 /// An entry of a host's list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +39,52 @@ pub(super) struct Entry {
     /// The security groups that a port is in.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     groups: BTreeSet<GroupId>,
+    /// What was told of a port.
+    #[serde(default)]
+    tells: Tells,
     digest: u64,
+}
+
+/// What a host tells of a port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tells {
+    /// That it is there.
+    #[default]
+    Active,
+    /// That it is kept down, since another host has what it has: where a port of this id is to be found is not told.
+    KeptDown,
+    /// That it has a silent device here.
+    Standby,
+}
+
+/// What a host has told of, as in its list, with the revisions of the entries.
+pub(super) type Listed = BTreeMap<PublishedId, (Entry, i64)>;
+
+/// A key of what was told.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// What is told.
+    Record(String),
+    /// Where the port is.
+    Place(String, NetworkId),
+    /// That it is in a security group.
+    Member(String),
+}
+
+impl Key {
+    fn name(&self) -> &str {
+        let (Self::Record(name) | Self::Place(name, _) | Self::Member(name)) = self;
+        name
+    }
+
+    fn put(self, host: &str, one: &Told) -> Op {
+        match self {
+            Self::Record(key) => Op::put(key, one.value()),
+            Self::Place(key, network) => Op::put(key, json(&Place { v: VERSION, network, host: host.to_owned() })),
+            Self::Member(key) => Op::put(key, Vec::new()),
+        }
+    }
 }
 
 /// Where a port is.
@@ -47,6 +93,52 @@ pub(super) struct Place {
     v: u32,
     pub network: NetworkId,
     pub host: String,
+}
+
+impl Entry {
+    fn of(one: &Told) -> Self {
+        let nothing =
+            Self { v: VERSION, network: None, server: None, groups: BTreeSet::new(), tells: Tells::Active, digest: one.digest() };
+        match one {
+            Told::Port(port) => Self {
+                network: Some(port.network),
+                server: port.server,
+                groups: port.groups.clone(),
+                tells: if port.is_kept_down { Tells::KeptDown } else { Tells::Active },
+                ..nothing
+            },
+            Told::Standby(_) => Self { tells: Tells::Standby, ..nothing },
+            Told::Server(_) => nothing,
+        }
+    }
+
+    /// Of a port that was handed to another host, and of which it is not told yet that its device is silent.
+    pub(super) fn handed() -> Self {
+        Self { v: VERSION, network: None, server: None, groups: BTreeSet::new(), tells: Tells::Standby, digest: 0 }
+    }
+
+    /// The keys that tell what the entry is of.
+    fn keys(&self, names: &Names, host: &str, id: PublishedId) -> BTreeSet<Key> {
+        let (port, network) = match (id, self.tells, self.network) {
+            (PublishedId::Server(server), ..) => return BTreeSet::from([Key::Record(names.server(host, server))]),
+            (PublishedId::Port(port), Tells::Standby, _) => return BTreeSet::from([Key::Record(names.binding(port, host))]),
+            (PublishedId::Port(port), _, Some(network)) => (port, network),
+            (PublishedId::Port(_), _, None) => return BTreeSet::new(),
+        };
+        let place = (self.tells == Tells::Active).then(|| Key::Place(names.place(port), network));
+        let groups = self.groups.iter().map(|group| Key::Member(names.member(*group, host, port)));
+        groups.chain([Key::Record(names.port(network, host, port))]).chain(place).collect()
+    }
+}
+
+/// What takes a port's keys from one host to another: what the first one told of it goes, and what the other one will tell of it comes.
+pub(super) fn hand(names: &Names, port: PortId, (from, before): (&str, Option<&Entry>), (to, there): (&str, &Told)) -> Vec<Op> {
+    let id = PublishedId::Port(port);
+    let had = before.map(|before| before.keys(names, from, id)).unwrap_or_default();
+    let puts = Entry::of(there).keys(names, to, id);
+    let gone = had.iter().filter(|key| puts.iter().all(|put| put.name() != key.name()));
+    let gone: Vec<Op> = gone.map(|key| Op::Delete(Keys::One(key.name().to_owned()))).collect();
+    gone.into_iter().chain(puts.into_iter().map(|key| key.put(to, there))).collect()
 }
 
 impl Fleet {
@@ -58,23 +150,25 @@ impl Fleet {
         signed: i64,
     ) -> Result<Infallible, MemberError> {
         let host = self.host();
-        let (_, listed) = self.kv.pages(self.names.own(&host)).all().await?;
-        let mut told: BTreeMap<PublishedId, (Entry, i64)> = BTreeMap::new();
-        for found in &listed {
-            if let Some(id) = self.names.own_entry_of(&host, &found.key) {
-                told.insert(id, (read_versioned(found)?, found.mod_revision));
+        let mut waiting: BTreeSet<PublishedId> = {
+            let mut listed = self.listed.lock().await;
+            listed.clear();
+            let (_, entries) = self.kv.pages(self.names.own(&host)).all().await?;
+            for found in &entries {
+                if let Some(id) = self.names.own_entry_of(&host, &found.key) {
+                    listed.insert(id, (read_versioned(found)?, found.mod_revision));
+                }
             }
-        }
-        local.note_changes(true);
-        let own = local.published();
-        let differs = own.iter().filter(|(id, one)| told.get(id).is_none_or(|(entry, _)| entry.digest != one.digest()));
-        let gone = told.keys().filter(|id| !own.contains_key(id));
-        let mut waiting: BTreeSet<PublishedId> = differs.map(|(id, _)| *id).chain(gone.copied()).collect();
-        drop(own);
+            local.note_changes(true);
+            let own = local.published();
+            let differs = own.iter().filter(|(id, one)| listed.get(id).is_none_or(|(entry, _)| entry.digest != one.digest()));
+            let gone = listed.keys().filter(|id| !own.contains_key(id));
+            differs.map(|(id, _)| *id).chain(gone.copied()).collect()
+        };
         loop {
             while !waiting.is_empty() {
                 let some: Vec<PublishedId> = waiting.iter().take(SOME).copied().collect();
-                let done = self.publish_some(&**local, (&registration, signed), &some, &mut told).await?;
+                let done = self.publish_some(&**local, (&registration, signed), &some).await?;
                 some.iter().take(done).for_each(|one| _ = waiting.remove(one));
                 waiting.extend(local.take_changed());
             }
@@ -90,9 +184,9 @@ impl Fleet {
         local: &impl Local,
         (registration, signed): (&Registration, i64),
         ids: &[PublishedId],
-        told: &mut BTreeMap<PublishedId, (Entry, i64)>,
     ) -> Result<usize, MemberError> {
         let host = self.host();
+        let mut listed = self.listed.lock().await;
         let joined =
             [Compare::made(self.names.host(&host), registration.created), Compare::unchanged(self.names.alive(&host), signed)];
         let mut txn = Txn::when(joined.into(), Vec::new());
@@ -104,39 +198,22 @@ impl Fleet {
             }
             done += 1;
             let own = self.names.own_entry(&host, *id);
-            let before = told.get(id);
+            let before = listed.get(id);
             let guard = match before {
                 Some((_, revision)) => Compare::unchanged(own.clone(), *revision),
                 None => Compare::absent(Keys::One(own.clone())),
             };
             let now = local.published_one(*id);
-            let entry = now.as_ref().map(|one| Entry { digest: one.digest(), ..entry(one) });
+            let entry = now.as_ref().map(Entry::of);
             if before.map(|(before, _)| before.digest) == entry.as_ref().map(|entry| entry.digest) {
                 continue;
             }
-            if let PublishedId::Port(port) = *id {
-                let groups = |entry: Option<&Entry>| entry.map(|entry| entry.groups.clone()).unwrap_or_default();
-                let (was, is) = (groups(before.map(|(before, _)| before)), groups(entry.as_ref()));
-                let member = |group: &GroupId| self.names.member(*group, &host, port);
-                txn.success.extend(was.difference(&is).map(|group| Op::Delete(Keys::One(member(group)))));
-                txn.success.extend(is.difference(&was).map(|group| Op::put(member(group), Vec::new())));
-            }
-            match (*id, &now) {
-                (PublishedId::Server(server), Some(one)) => {
-                    txn.success.push(Op::put(self.names.server(&host, server), one.value()))
-                }
-                (PublishedId::Server(server), None) => txn.success.push(Op::Delete(Keys::One(self.names.server(&host, server)))),
-                (PublishedId::Port(port), Some(Told::Port(one))) => {
-                    let at = Place { v: VERSION, network: one.network, host: host.clone() };
-                    txn.success.push(Op::put(self.names.port(one.network, &host, port), one.value()));
-                    txn.success.push(Op::put(self.names.place(port), json(&at)));
-                }
-                (PublishedId::Port(port), _) => {
-                    let network = before.and_then(|(before, _)| before.network);
-                    let keys =
-                        network.map(|network| self.names.port(network, &host, port)).into_iter().chain([self.names.place(port)]);
-                    txn.success.extend(keys.map(|key| Op::Delete(Keys::One(key))));
-                }
+            let keys = |entry: Option<&Entry>| entry.map(|entry| entry.keys(&self.names, &host, *id)).unwrap_or_default();
+            let (had, has) = (keys(before.map(|(before, _)| before)), keys(entry.as_ref()));
+            txn.success.extend(had.difference(&has).map(|key| Op::Delete(Keys::One(key.name().to_owned()))));
+            let puts = has.into_iter().filter(|key| !(had.contains(key) && matches!(key, Key::Member(_))));
+            if let Some(one) = &now {
+                txn.success.extend(puts.map(|key| key.put(&host, one)));
             }
             txn.success.push(match &entry {
                 Some(entry) => Op::put(own, json(entry)),
@@ -149,7 +226,9 @@ impl Fleet {
             return Ok(done);
         }
         let ports = after.iter().filter_map(|(id, entry)| match id {
-            PublishedId::Port(port) => Some((entry.as_ref().or_else(|| told.get(id).map(|(before, _)| before))?.network?, *port)),
+            PublishedId::Port(port) => {
+                Some((entry.as_ref().or_else(|| listed.get(id).map(|(before, _)| before))?.network?, *port))
+            }
             PublishedId::Server(_) => None,
         });
         let now = std::time::Instant::now();
@@ -161,21 +240,11 @@ impl Fleet {
         self.told.send_replace(());
         for (id, entry) in after {
             match entry {
-                Some(entry) => _ = told.insert(id, (entry, answer.header.revision)),
-                None => _ = told.remove(&id),
+                Some(entry) => _ = listed.insert(id, (entry, answer.header.revision)),
+                None => _ = listed.remove(&id),
             }
         }
         Ok(done)
-    }
-}
-
-/// The entry of a port or server, without its digest.
-fn entry(one: &Told) -> Entry {
-    match one {
-        Told::Port(port) => {
-            Entry { v: VERSION, network: Some(port.network), server: port.server, groups: port.groups.clone(), digest: 0 }
-        }
-        Told::Server(_) => Entry { v: VERSION, network: None, server: None, groups: BTreeSet::new(), digest: 0 },
     }
 }
 
@@ -207,24 +276,22 @@ impl Fleet {
             let places = kv.txn(&Txn::when(Vec::new(), ports.collect())).await?;
             let places = places.found().into_iter().flatten();
             let places = places.filter(|found| read_versioned::<Place>(found).is_ok_and(|place| place.host == host));
-            let places: BTreeMap<&str, i64> = places.map(|found| (found.key.as_str(), found.mod_revision)).collect();
-            let (mut when, mut keys) = (vec![gone.clone()], Vec::new());
+            let places: BTreeMap<&str, &KeyValue> = places.map(|found| (found.key.as_str(), found)).collect();
+            let (mut when, mut keys) = (vec![gone.clone()], BTreeSet::new());
             for found in some {
                 when.push(Compare::unchanged(found.key.clone(), found.mod_revision));
-                keys.push(found.key.clone());
-                match names.own_entry_of(host, &found.key) {
-                    Some(PublishedId::Server(server)) => keys.push(names.server(host, server)),
-                    Some(PublishedId::Port(port)) => {
-                        keys.extend(groups(found).into_iter().map(|group| names.member(group, host, port)));
-                        let network = read_versioned::<Entry>(found).ok().and_then(|entry| entry.network);
-                        keys.extend(network.map(|network| names.port(network, host, port)));
-                        let place = names.place(port);
-                        if let Some(revision) = places.get(place.as_str()) {
-                            when.push(Compare::unchanged(place.clone(), *revision));
-                            keys.push(place);
-                        }
-                    }
-                    None => {}
+                keys.insert(found.key.clone());
+                let Some(id) = names.own_entry_of(host, &found.key) else { continue };
+                let told = read_versioned::<Entry>(found).map(|entry| entry.keys(names, host, id)).unwrap_or_default();
+                keys.extend(told.iter().filter(|key| !matches!(key, Key::Place(..))).map(|key| key.name().to_owned()));
+                if let PublishedId::Port(port) = id
+                    && let Some(place) = places.get(names.place(port).as_str())
+                {
+                    when.push(Compare::unchanged(place.key.clone(), place.mod_revision));
+                    keys.insert(place.key.clone());
+                    // One that was handed to it and that it has not told of itself.
+                    let network = read_versioned::<Place>(place).ok().map(|place| place.network);
+                    keys.extend(network.map(|network| names.port(network, host, port)));
                 }
             }
             let deletes = keys.into_iter().map(|key| Op::Delete(Keys::One(key))).collect();

@@ -86,27 +86,29 @@ impl Brief {
 pub enum Told {
     /// A port.
     Port(Box<Published>),
+    /// What is shown of a port that has a silent device here.
+    Standby(serde_json::Value),
     /// What a server's host's clients are shown.
     Server(serde_json::Value),
 }
 
-/// A server's value.
+/// The value of a server, or of a silent device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct ServerRecord {
+struct View {
     v: u32,
     view: serde_json::Value,
 }
 
-/// What is shown of the server that a key has.
-pub(super) fn server(found: &KeyValue) -> Result<serde_json::Value, MemberError> {
-    Ok(read_versioned::<ServerRecord>(found)?.view)
+/// What is shown of the server, or of the silent device, that a key has.
+pub(super) fn view(found: &KeyValue) -> Result<serde_json::Value, MemberError> {
+    Ok(read_versioned::<View>(found)?.view)
 }
 
 impl Told {
     pub(super) fn value(&self) -> Vec<u8> {
         match self {
             Self::Port(port) => port.value(),
-            Self::Server(view) => json(&ServerRecord { v: VERSION, view: view.clone() }),
+            Self::Standby(view) | Self::Server(view) => json(&View { v: VERSION, view: view.clone() }),
         }
     }
 

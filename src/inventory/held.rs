@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::claim::BLOCK;
 use crate::model::pools::{address, number};
-use crate::model::{Claim, Epoch, Held, Mac, MacPrefix, Need, Network, NetworkId, PortId, PublishedId, SubnetId};
+use crate::model::{Claim, Epoch, Held, Lent, Mac, MacPrefix, Need, Network, NetworkId, PortId, PublishedId, SubnetId};
 
-use super::holding::MACS;
+use super::holding::{Holding, MACS};
 use super::{Error, Inventory};
 
 /// How many free addresses of each family this host has on each shared network with ports of its own, and how many free MACs for each such
@@ -16,9 +16,53 @@ use super::{Error, Inventory};
 pub const RESERVE: usize = 16;
 
 impl Inventory {
-    /// Takes in all that is noted as this host's.
-    pub fn load_claims(&mut self, claims: Vec<Held>) {
+    /// Takes in all that is noted as this host's, and what other hosts hold of it.
+    pub fn load_claims(&mut self, claims: Vec<Held>, lent: Vec<Lent>) {
         self.holding.claims = claims.into_iter().map(|held| (held.claim, held)).collect();
+        self.holding.lent = lent.into_iter().map(|lent| (lent.claim, lent)).collect();
+    }
+
+    /// What other hosts hold of blocks of this host's.
+    pub fn lent(&self) -> Vec<Lent> {
+        self.holding.lent.values().cloned().collect()
+    }
+
+    /// The host that holds what is needed of a block of this host's.
+    pub fn borrower(&self, need: &Need) -> Option<&str> {
+        let one = match need {
+            Need::Address(network, ip) => Claim::Address(*network, *ip),
+            Need::Mac(mac) => Claim::Mac(*mac),
+            Need::AnyAddress(..) | Need::AnyMac(_) => return None,
+        };
+        self.holding.lent.get(&one).map(|lent| lent.host.as_str())
+    }
+
+    /// Takes in that other hosts hold something of blocks of this host's.
+    pub fn lend(&mut self, lent: Vec<Lent>) {
+        for one in lent {
+            let claim = one.claim;
+            self.holding.lent.insert(claim, one);
+            self.refill(&claim);
+        }
+    }
+
+    /// Whether a claim is held as it is, or was, and is another host's.
+    pub fn has_noted(&self, claim: &Claim) -> bool {
+        self.holding.has(claim) || self.holding.disputed.contains_key(claim)
+    }
+
+    /// Takes in that a claim is another host's from now on.
+    pub fn lose(&mut self, claim: &Claim) {
+        self.holding.claims.remove(claim);
+        self.holding.disputed.remove(claim);
+        self.refill(claim);
+    }
+
+    /// Takes in that no other host holds it any more.
+    pub fn end_lending(&mut self, claim: &Claim) {
+        if self.holding.lent.remove(claim).is_some() {
+            self.refill(claim);
+        }
     }
 
     /// All that is noted as this host's, also what another host has in etcd.
@@ -30,11 +74,16 @@ impl Inventory {
     pub fn unclaimed(&self) -> Vec<Held> {
         let shared = self.used_networks().filter(|entry| entry.record.is_shared());
         let ports = shared.flat_map(|entry| &entry.ports).filter_map(|id| self.ports.get(id));
-        let claims: BTreeSet<Claim> = ports.flat_map(|entry| self.claims_of(&entry.record)).collect();
-        let known = |claim: &Claim| self.holding.has(claim) || self.holding.disputed.contains_key(claim);
-        // A MAC is in its block, or claimed alone.
-        let in_block = |claim: &Claim| matches!(claim, Claim::Mac(mac) if known(&Claim::of_mac(*mac)));
-        let missing = claims.into_iter().filter(|claim| !known(claim) && !in_block(claim));
+        let active = ports.map(|entry| &entry.record).filter(|port| port.standby.is_none());
+        let needs = active.flat_map(|port| self.needs_of(port));
+        let unknown = needs.filter(|one| !self.holding.has_one(one) && self.holding.other_host(one).is_none());
+        let missing: BTreeSet<Claim> = unknown
+            .map(|one| match one {
+                Claim::Address(network, ip) => Claim::of_address(network, ip),
+                other => other,
+            })
+            .collect();
+        let missing = missing.into_iter();
         // It was made at no time that is known: what another host has is newer.
         missing.map(|claim| Held { claim, made: 0, epoch: Epoch { number: 0, id: uuid::Uuid::nil() } }).collect()
     }
@@ -43,6 +92,7 @@ impl Inventory {
     pub fn hold(&mut self, held: Held) -> BTreeSet<PortId> {
         let shut = self.ports_of_others();
         self.holding.disputed.remove(&held.claim);
+        self.holding.lent.remove(&held.claim);
         self.holding.claims.insert(held.claim, held);
         self.refill(&held.claim);
         let opened = shut.difference(&self.ports_of_others()).copied().collect();
@@ -64,12 +114,14 @@ impl Inventory {
 
     /// Puts what came of a join in the place of all claims: what is held, and what is another host's, with that one's name. Answers with the
     /// ports that are kept down from now on, or no longer.
-    pub fn set_claims(&mut self, held: Vec<Held>, disputed: Vec<(Held, String)>) -> BTreeSet<PortId> {
+    pub fn set_claims(&mut self, held: Vec<Held>, disputed: Vec<(Held, String)>, lent: Vec<Lent>) -> BTreeSet<PortId> {
         let shut = self.ports_of_others();
-        let before: BTreeSet<Claim> = self.holding.claims.keys().copied().collect();
+        let all = |holding: &Holding| holding.claims.keys().chain(holding.lent.keys()).copied().collect();
+        let before: BTreeSet<Claim> = all(&self.holding);
         self.holding.claims = held.into_iter().map(|held| (held.claim, held)).collect();
         self.holding.disputed = disputed.into_iter().map(|(held, host)| (held.claim, (held, host))).collect();
-        let now: BTreeSet<Claim> = self.holding.claims.keys().copied().collect();
+        self.holding.lent = lent.into_iter().map(|lent| (lent.claim, lent)).collect();
+        let now: BTreeSet<Claim> = all(&self.holding);
         let changed: BTreeSet<NetworkId> = before.symmetric_difference(&now).filter_map(network_of).collect();
         changed.into_iter().for_each(|network| self.refill_network(network));
         let now = self.ports_of_others();
@@ -80,7 +132,7 @@ impl Inventory {
 
     /// The ports that have what another host has claimed.
     fn ports_of_others(&self) -> BTreeSet<PortId> {
-        if self.holding.disputed.is_empty() {
+        if self.holding.disputed.is_empty() && self.holding.lent.is_empty() {
             return BTreeSet::new();
         }
         let shared = self.used_networks().filter(|entry| entry.record.is_shared()).flat_map(|entry| entry.ports.iter().copied());
@@ -123,17 +175,21 @@ impl Inventory {
 
     /// Whether a port has something of a claim.
     fn is_used(&self, claim: &Claim) -> bool {
-        match claim {
+        let is_needed = match claim {
             Claim::Addresses { network, first } => {
                 let begin = number(*first);
                 let mut all = (begin..begin + u128::from(BLOCK)).map(|n| address(n, first.is_ipv6()));
                 all.any(|ip| self.addresses.contains_key(&(*network, ip)))
             }
             Claim::Macs(octets) => self.holding.used(*octets) > 0,
+            // What is of a held block needs no claim of its own.
+            Claim::Mac(_) | Claim::Address(..) if self.holding.is_in_block(claim) => false,
             Claim::Mac(mac) => {
                 self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).is_some_and(|port| port.record.mac == *mac)
             }
-        }
+            Claim::Address(network, ip) => self.addresses.contains_key(&(*network, *ip)),
+        };
+        is_needed || self.holding.is_lent_of(claim)
     }
 
     /// A MAC of a held block that is free: of each block from the one with this last octet on.
@@ -177,7 +233,7 @@ impl Inventory {
     pub fn idle_claims(&self) -> Vec<Held> {
         let is_idle = |claim: &Claim| match claim {
             Claim::Addresses { network, .. } => self.networks.get(network).is_none_or(|entry| entry.ports.is_empty()),
-            Claim::Mac(_) => !self.is_used(claim),
+            Claim::Mac(_) | Claim::Address(..) => !self.is_used(claim),
             Claim::Macs(_) => false,
         };
         self.holding.claims.values().filter(|held| is_idle(&held.claim)).copied().collect()
@@ -186,8 +242,9 @@ impl Inventory {
     /// How many addresses this host has claimed of each network, and how many of them it can give still.
     pub fn reserved(&self) -> BTreeMap<NetworkId, (usize, u128)> {
         let mut all: BTreeMap<NetworkId, (usize, u128)> = BTreeMap::new();
-        for network in self.holding.claims.keys().filter_map(network_of) {
-            all.entry(network).or_default().0 += usize::from(BLOCK);
+        for claim in self.holding.claims.keys() {
+            let size = if matches!(claim, Claim::Addresses { .. }) { usize::from(BLOCK) } else { 1 };
+            network_of(claim).into_iter().for_each(|network| all.entry(network).or_default().0 += size);
         }
         for (network, (_, free)) in &mut all {
             let subnets = self.networks.get(network).into_iter().flat_map(|entry| &entry.subnets);
@@ -220,7 +277,7 @@ impl Inventory {
 
 fn network_of(claim: &Claim) -> Option<NetworkId> {
     match claim {
-        Claim::Addresses { network, .. } => Some(*network),
+        Claim::Addresses { network, .. } | Claim::Address(network, _) => Some(*network),
         Claim::Macs(_) | Claim::Mac(_) => None,
     }
 }

@@ -680,7 +680,12 @@ impl Inventory {
             index: 0,
             mac: port.mac,
             mtu: network.mtu,
-            admin_up: port.admin_up && !binding.unproven && self.other_host_of(port.id).is_none() && self.trunk_is_up(port.id),
+            admin_up: port.admin_up
+                && !binding.unproven
+                && port.standby.is_none()
+                && self.other_host_of(port.id).is_none()
+                && self.trunk_is_up(port.id),
+            silent: port.standby.is_some(),
             unknown_unicast: port.unknown_unicast || filters::has_other_macs(port),
             to_guest: port.limits.to_guest.map(TokenBucket::from),
             from_guest: port.limits.from_guest.filter(|limit| limit.exact).map(TokenBucket::from),

@@ -63,10 +63,10 @@ impl Inventory {
         }
     }
 
-    /// Whether a port of this host on a network has a MAC.
+    /// Whether a port that is active on this host has a MAC on a network.
     pub fn is_own_mac(&self, network: NetworkId, mac: Mac) -> bool {
         let port = self.macs.get(&mac.host_side()).and_then(|port| self.ports.get(port)).map(|entry| &entry.record);
-        port.is_some_and(|port| (port.network_id, port.mac) == (network, mac))
+        port.is_some_and(|port| (port.network_id, port.mac) == (network, mac) && port.standby.is_none())
     }
 
     /// Takes in that the port with this MAC is on no other host any more.

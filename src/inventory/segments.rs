@@ -115,7 +115,7 @@ impl Inventory {
 
     /// Gives an address back that no port on the segment has any more.
     pub(super) fn give_back(&mut self, network: NetworkId, ip: IpAddr) {
-        if self.holder(network, ip).is_some() {
+        if self.holder(network, ip).is_some() || !self.is_free_again(network, ip) {
             return;
         }
         for id in self.subnets_with(network, ip) {
@@ -150,7 +150,8 @@ impl Inventory {
 
     pub(super) fn held_on_segment_of(&self, subnet: &SubnetEntry) -> impl Iterator<Item = IpAddr> {
         let ports = self.on_segment_of(subnet.record.network_id).flat_map(|entry| &entry.ports);
-        ports.filter_map(|port| self.ports.get(port)).flat_map(|port| port.record.held_ips()).map(|ip| ip.ip_address)
+        let held = ports.filter_map(|port| self.ports.get(port)).flat_map(|port| port.record.held_ips()).map(|ip| ip.ip_address);
+        held.chain(self.holding.lent_addresses(subnet.record.network_id))
     }
 
     /// Notes of which bridge the names are that networks know it by. A network whose bridge has gone stays where it was.

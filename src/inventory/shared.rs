@@ -18,22 +18,46 @@ impl Inventory {
         subnets.find(|subnet| subnet.cidr.contains(ip)).is_none_or(|subnet| !subnet.is_auto() || subnet.gateway_ip == Some(ip))
     }
 
-    /// What has to be this host's for a port on a shared network.
-    pub(super) fn claims_of(&self, port: &Port) -> Vec<Claim> {
+    /// What has to be this host's for a port on a shared network that is active here: each address that it was given, and its MAC.
+    pub fn needs_of(&self, port: &Port) -> Vec<Claim> {
         let given = port.held_ips().filter(|ip| self.is_given(port.network_id, ip.ip_address));
-        let addresses = given.map(|ip| Claim::of_address(port.network_id, ip.ip_address));
+        let addresses = given.map(|ip| Claim::Address(port.network_id, ip.ip_address));
         addresses.chain([Claim::Mac(port.mac)]).collect()
+    }
+
+    /// Refuses a port that another host has, where another port of this one has something of it.
+    pub fn check_room_for(&self, port: &Port) -> Result<(), Error> {
+        if let Some(other) = self.macs.get(&port.mac.host_side()) {
+            return Err(Error::MacInUse { mac: port.mac, by: format!("port {other}") });
+        }
+        for ip in port.held_ips() {
+            self.subnets.get(&ip.subnet_id).ok_or(Error::NoSuchSubnet(ip.subnet_id))?;
+            if let Some(other) = self.addresses.get(&(port.network_id, ip.ip_address)) {
+                return Err(Error::AddressInUse { ip: ip.ip_address, network: port.network_id, port: *other });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this host holds all that a port has to have claimed.
+    pub fn holds_all_of(&self, port: &Port) -> bool {
+        self.needs_of(port).iter().all(|one| self.holding.has_one(one))
     }
 
     /// The host that has what this port has, in the fleet.
     pub fn other_host_of(&self, port: PortId) -> Option<&str> {
-        if self.holding.disputed.is_empty() {
+        if self.holding.disputed.is_empty() && self.holding.lent.is_empty() {
             return None;
         }
         let port = &self.ports.get(&port)?.record;
-        self.networks.get(&port.network_id).filter(|entry| entry.record.is_shared())?;
-        let other = |claim: &Claim| self.holding.disputed.get(claim).map(|(_, host)| host.as_str());
-        self.claims_of(port).iter().find_map(other).or_else(|| other(&Claim::of_mac(port.mac)))
+        self.networks.get(&port.network_id).filter(|entry| entry.record.is_shared() && port.standby.is_none())?;
+        self.needs_of(port).iter().find_map(|one| self.holding.other_host(one))
+    }
+
+    /// Whether an address that no port here has any more may be given to another one.
+    pub(super) fn is_free_again(&self, network: NetworkId, ip: IpAddr) -> bool {
+        let shared = self.networks.get(&network).is_some_and(|entry| entry.record.is_shared());
+        !shared || self.holding.is_in_block(&Claim::Address(network, ip))
     }
 
     /// What of a shared network's addresses this host may give; none for another network: all of them.

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::dhcp::{ExtraOption, Sets};
 use super::ids::{GroupId, NetworkId, PortId, RuleId, ServerId, SubnetId, TrunkId};
 use super::job::{JobKind, NicChange};
 use super::mac::Mac;
+use super::moving::{Handed, Prepare};
 use super::names::LinkName;
 use super::network::{NetworkKind, Scope};
 use super::pools::Range;
@@ -69,8 +71,27 @@ pub enum Action {
     Attach(Attach),
     /// Detaches a port from its server and deletes its device.
     Detach(ServerId, PortId, AfterDetach),
+    /// Builds the silent device of a port that is active on another host.
+    Prepare(Box<Prepare>),
+    /// Makes a port active on another host, which has a silent device for it.
+    Activate(PortId, String),
+    /// Has a port that another host has handed over, in the transaction with this revision.
+    Take(Box<Handed>, CallRef),
+    /// Removes the silent device of a port that is active on another host.
+    DeleteBinding(PortId),
     /// Accepts a job, which is carried out after the answer.
     StartJob(NewJob),
+}
+
+/// The call by which a host was handed a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRef {
+    /// The host that hands it over.
+    pub from: String,
+    /// The call's id.
+    pub id: Uuid,
+    /// The revision of etcd that made it.
+    pub made: i64,
 }
 
 /// A job to carry out.

@@ -24,8 +24,10 @@ pub enum Claim {
     },
     /// The 256 MACs that begin with these octets.
     Macs([u8; 5]),
-    /// One MAC that a client has asked for, and that is in no block of the host.
+    /// One MAC that a client has asked for, and that is in no block of the host; or one of another host's block, of a port that has moved.
     Mac(Mac),
+    /// One address of another host's block, of a port that has moved.
+    Address(NetworkId, IpAddr),
 }
 
 impl Claim {
@@ -38,10 +40,31 @@ impl Claim {
         Self::Addresses { network, first }
     }
 
+    /// The block that one address or MAC is of; none of a block.
+    pub fn block(&self) -> Option<Self> {
+        match self {
+            Self::Address(network, address) => Some(Self::of_address(*network, *address)),
+            Self::Mac(mac) => Some(Self::of_mac(*mac)),
+            Self::Addresses { .. } | Self::Macs(_) => None,
+        }
+    }
+
     /// The block of a MAC.
     pub fn of_mac(Mac([a, b, c, d, e, _]): Mac) -> Self {
         Self::Macs([a, b, c, d, e])
     }
+}
+
+/// What another host holds of a block of this host's: it was handed there with a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lent {
+    /// One address, or one MAC.
+    pub claim: Claim,
+    /// The host that holds it.
+    pub host: String,
+    /// The revision that handed it over, as far as this host knows it; 0 otherwise.
+    pub made: i64,
 }
 
 /// What a port is to have of its fleet, and this host has not claimed.

@@ -74,6 +74,9 @@ pub struct Port {
     /// The attachment to a server, if any.
     #[serde(default)]
     pub binding: Option<Binding>,
+    /// Where it is active, if that is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -222,6 +225,25 @@ pub struct Binding {
     /// The port whose NIC carries its frames, of a subport of a trunk; none of a NIC of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Carrier>,
+}
+
+/// How a port that moves between hosts of a fleet stands on a host where it is not active: its device there is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Standby {
+    /// It was active here until it was handed to this host, which etcd was not told for certain.
+    HandedTo(String),
+    /// It is active on this host.
+    ActiveOn(String),
+}
+
+impl Standby {
+    /// The other host.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::HandedTo(host) | Self::ActiveOn(host) => host,
+        }
+    }
 }
 
 /// What carries a subport's frames.

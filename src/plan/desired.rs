@@ -232,6 +232,9 @@ pub struct DesiredPort {
     /// The exact rate of what its guest sends, before the frames of its MTU are given room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_guest: Option<TokenBucket>,
+    /// Whether it is built as any other, and is down and in no bridge: it is active on another host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
     /// Whether it is to be kept down and out of every bridge: another program keeps changing its MAC on the host's side, and each
     /// change in a bridge deletes the entry of the guest whose MAC that is.
     #[serde(default)]

@@ -309,7 +309,8 @@ impl<'a> Planner<'a> {
             if port.mtu > home.mtu {
                 return Err(PlanError::MtuAboveBridge { mtu: port.mtu, bridge: home.name, bridge_mtu: home.mtu });
             }
-            if device.is_none_or(|device| device.is_away()) && self.have.members(home.index) >= BRIDGE_PORTS {
+            let joins = !port.silent && device.is_none_or(|device| device.is_away());
+            if joins && self.have.members(home.index) >= BRIDGE_PORTS {
                 return Err(PlanError::BridgeFull(home.name));
             }
             if let Some(device) = device.filter(|device| !device.marked) {
@@ -393,7 +394,7 @@ impl<'a> Planner<'a> {
             self.step(Op::SetFilter { port: id, filter, before_device: true }, Some(undo));
         }
         let name = self.free_name(|choice| names::port_device(id, choice))?;
-        let mut bridge_port = bridge_port(port, bridge, home.index);
+        let mut bridge_port = if port.silent { Vec::new() } else { bridge_port(port, bridge, home.index) };
         bridge_port.extend(port.to_guest.map(|bucket| LinkChange::ToGuest(Some(bucket.with_room(home.mtu)))));
         match &port.nic {
             DesiredNic::Tap { queues, vnet_hdr, owner } => {
@@ -450,6 +451,13 @@ impl<'a> Planner<'a> {
     fn mend(&mut self, device: &Device<'_>) {
         let (port, seen) = (device.want, device.link);
         let id = port.id;
+        // Down before it is out of its bridge: what its guest sends would reach the host.
+        if port.silent && seen.master.is_some() {
+            if seen.up {
+                self.step(Op::SetLink { port: id, switch: Switch::Down }, None);
+            }
+            self.step(Op::Unbind { port: id }, None);
+        }
         if let Some(filter) = port.filter.as_ref().filter(|_| device.differs(Property::Filter)) {
             let of_device = |filter: &Filter| Some(IndexFilter { index: seen.index, filter: filter.clone() });
             let set = |filter| Op::SetFilter { port: id, filter, before_device: false };
@@ -461,8 +469,9 @@ impl<'a> Planner<'a> {
             changes.insert(LinkChange::HostIpOff);
         }
         // One whose MAC was changed is cut off from its bridge until it has its own again.
-        let cut = seen.up && (v6_returns || device.differs(Property::Mac) && !device.is_away());
-        if cut {
+        let leaves = port.silent && seen.master.is_some();
+        let cut = seen.up && (leaves || v6_returns || device.differs(Property::Mac) && !device.is_away());
+        if cut && !leaves {
             self.step(Op::SetLink { port: id, switch: Switch::Down }, Some(Op::SetLink { port: id, switch: Switch::Up }));
         }
         if !changes.is_empty() {
@@ -484,7 +493,8 @@ impl<'a> Planner<'a> {
 
     /// Tags a device that is in its bridge: with its learning off, which a device in none is refused.
     fn tag(&mut self, port: &DesiredPort) {
-        let changes = BTreeSet::from([LinkChange::Learning(false), tag_of(port)]);
+        let learning = (!port.silent).then_some(LinkChange::Learning(false));
+        let changes = learning.into_iter().chain([tag_of(port)]).collect();
         self.step(Op::Configure { port: port.id, at: At::Altname, changes }, None);
     }
 

@@ -149,6 +149,7 @@ mod tests {
             unknown_unicast: false,
             to_guest: None,
             from_guest: None,
+            silent: false,
             cut_off: false,
             speaks: crate::plan::Speaks::default(),
             filter: None,

@@ -246,7 +246,8 @@ impl Reconciler {
         let mut state = self.lock();
         self.follow_responder(&mut state, port);
         if deleting {
-            if let Some(entry) = state.remove_port(port) {
+            // One that is active on another host is not deleted with its device here.
+            if let Some(entry) = state.remove_port(port).filter(|entry| entry.record.standby.is_none()) {
                 self.emit(port_event(EventKind::PortDeleted, &entry.record, Some(entry.phase), None, None), context);
             }
         } else {

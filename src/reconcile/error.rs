@@ -36,6 +36,38 @@ pub enum Error {
         /// The port that is made once it is back.
         port: Option<PortId>,
     },
+    /// The host has no silent device for the port.
+    #[error("port {port} has no binding on host '{host}'")]
+    NoSuchBinding {
+        /// The port.
+        port: PortId,
+        /// The host's name.
+        host: String,
+    },
+    /// The host has one.
+    #[error("port {port} has a binding on host '{host}' already")]
+    BindingExists {
+        /// The port.
+        port: PortId,
+        /// The host's name.
+        host: String,
+    },
+    /// The port is active there.
+    #[error("port {port} is active on host '{host}'; detach it, or make it active on another host first")]
+    BindingActive {
+        /// The port.
+        port: PortId,
+        /// The host's name.
+        host: String,
+    },
+    /// The port stays where it is.
+    #[error("port {port} cannot be moved: {why}")]
+    NotMovable {
+        /// The port.
+        port: PortId,
+        /// Why.
+        why: &'static str,
+    },
     /// Another host has it.
     #[error("{what} is reserved by host '{host}' of the fleet; ask that one, choose another, or leave it out to get a free one")]
     OfOtherHost {
@@ -519,6 +551,10 @@ impl Error {
             Self::NoSuchHost(_) => "no_such_host",
             Self::HostAlive(_) => "host_alive",
             Self::HostSilent { .. } => "host_silent",
+            Self::NoSuchBinding { .. } => "no_such_binding",
+            Self::BindingExists { .. } => "binding_exists",
+            Self::BindingActive { .. } => "binding_active",
+            Self::NotMovable { .. } => "port_not_movable",
             Self::TooManyAtOnce { .. } => "too_many_at_once",
             Self::OfOtherHost { .. } => "reserved_elsewhere",
             Self::InUseElsewhere { reason, .. } => reason,

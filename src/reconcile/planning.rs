@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::inventory::{self, Inventory, PortEntry};
-use crate::model::{NetworkId, Port, PortId, Readiness};
+use crate::model::{NetworkId, Port, PortId, Readiness, Standby};
 use crate::plan::diff::{Bridge, Device, Segment, Trouble, drift};
 use crate::plan::facts::{FactName, first_unmet};
 use crate::plan::{BridgeMade, Desired, DesiredBridge, DesiredPort, DesiredSegment, Facet, MachineNic, Plan, Reason, plan};
@@ -61,6 +61,9 @@ impl Reconciler {
         if state.port(port).is_ok_and(|entry| entry.record.is_unproven()) {
             return (Readiness::Waiting, Some(unproven(state, port)));
         }
+        if let Some(standby) = state.port(port).ok().and_then(|entry| entry.record.standby.as_ref()) {
+            return (Readiness::Waiting, Some(silent(standby)));
+        }
         if let Some(host) = state.other_host_of(port) {
             let detail =
                 format!("host '{host}' of the fleet has reserved what this port has: give it another address, or another MAC");
@@ -98,6 +101,17 @@ impl Reconciler {
         let plan = plan(Reason::Drift, &Desired { bridges: vec![bridge], ..Desired::default() }, &state.have).ok()?;
         (!plan.steps.is_empty()).then_some(plan)
     }
+}
+
+/// Why a port's device is silent.
+fn silent(standby: &Standby) -> Why {
+    let detail = match standby {
+        Standby::ActiveOn(host) => format!("the port is active on host '{host}' of the fleet"),
+        Standby::HandedTo(host) => {
+            format!("the port is being moved to host '{host}' of the fleet, and etcd has not told whether it is there")
+        }
+    };
+    Why { reason: "binding_inactive", detail }
 }
 
 /// Why a port's network does not reach other hosts.

@@ -41,7 +41,7 @@ enum Begun {
 
 impl Reconciler {
     /// Brings a port back that was seen to differ, or whose last try failed.
-    pub(super) async fn repair(self: &Arc<Self>, port: PortId, reason: Reason) {
+    pub(crate) async fn repair(self: &Arc<Self>, port: PortId, reason: Reason) {
         let context = Context::default();
         let _claim = match self.claim(|state| state.claim_port(port)).await {
             Ok(claim) => claim,

@@ -50,7 +50,7 @@ impl Reconciler {
             store.skip_to(lost.until);
             next_event += rollback::EVENTS_LOST;
         }
-        state.load_claims(loaded.claims);
+        state.load_claims(loaded.claims, loaded.lent);
         loaded.networks.into_iter().for_each(|network| state.add_network(network));
         loaded.subnets.into_iter().for_each(|subnet| state.add_subnet(subnet));
         state.load_groups(loaded.groups);

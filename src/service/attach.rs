@@ -31,19 +31,19 @@ use super::{Context, Error, Reply, Service, view};
 const MAC_DRAWS: usize = 64;
 
 /// What there was before an attach, to go back to.
-enum Before {
+pub(super) enum Before {
     Nothing,
     Unbound(Box<Port>),
 }
 
 /// What an attach has bound.
-struct Bound {
-    port: PortId,
-    before: Before,
+pub(super) struct Bound {
+    pub port: PortId,
+    pub before: Before,
     /// The subports that the port's NIC carries, as they were.
-    sub_ports: Vec<Port>,
+    pub sub_ports: Vec<Port>,
     /// The claims on all of them.
-    claims: (ClaimGuard, PortClaims),
+    pub claims: (ClaimGuard, PortClaims),
 }
 
 impl Service {
@@ -253,6 +253,7 @@ impl Service {
             profile: Profile::default(),
             origin: Origin::Attach,
             binding: Some(binding),
+            standby: None,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -271,7 +272,7 @@ impl Service {
     }
 
     /// Takes an attach back that failed, so that nothing of it stays; what cannot be taken back stays as an ERROR.
-    async fn roll_back(&self, bound: Bound, failed: Failed, context: &Context) -> Error {
+    pub(super) async fn roll_back(&self, bound: Bound, failed: Failed, context: &Context) -> Error {
         let Bound { port, before, sub_ports, claims } = bound;
         let Failed { error, undone, recorded } = failed;
         if let Undone::Left(left) = undone {

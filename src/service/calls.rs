@@ -11,13 +11,14 @@ use crate::fleet::elsewhere::Wanted;
 use crate::model::action::Action;
 use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
 
-pub use crate::fleet::calls::{Answer, Call, NewPort as NewPortOfCall, Request as PassedRequest};
+pub use crate::fleet::calls::{Answer, Asks, Call, NewPort as NewPortOfCall, Request as PassedRequest};
 
 impl Service {
-    /// Whether this host has the port or the server with this id.
+    /// Whether this host has the port or the server with this id. A port that is active on another host is there.
     pub fn has_here(&self, id: Uuid) -> bool {
         let state = self.reconciler.lock();
-        state.ports.contains_key(&PortId(id)) || state.servers.contains_key(&ServerId(id))
+        state.ports.get(&PortId(id)).is_some_and(|entry| entry.record.standby.is_none())
+            || state.servers.contains_key(&ServerId(id))
     }
 
     /// The other host that has it; none if no other one has.
@@ -68,7 +69,7 @@ impl Service {
         request: PassedRequest,
         makes: Option<NewPortOfCall>,
     ) -> Call {
-        Call::new(self.host().to_owned(), caller, request_id, request, makes)
+        Call::new(self.host().to_owned(), caller, request_id, Asks::Request { request, makes })
     }
 
     /// Has another host carry a call out.
@@ -77,7 +78,7 @@ impl Service {
     /// It is silent, or etcd does not answer.
     pub async fn call(&self, host: &str, call: &Call) -> Result<Answer, Error> {
         self.in_fleet()?.call(host, call).await.map_err(|error| match error {
-            NotAnswered::Silent => Error::HostSilent { host: host.to_owned(), port: call.makes.map(|_| PortId(call.id)) },
+            NotAnswered::Silent => Error::HostSilent { host: host.to_owned(), port: call.makes().map(|_| PortId(call.id)) },
             NotAnswered::NotAsked => Error::HostSilent { host: host.to_owned(), port: None },
             NotAnswered::Unreachable(error) => error.into(),
         })
@@ -103,7 +104,11 @@ impl Service {
             Ok(true) => {}
             Ok(false) => {
                 let made = PortId(call.id);
-                if call.makes.is_some() && self.port(made).is_ok() {
+                if let Asks::Prepare(prepare) = &call.asks {
+                    // The other host waits no more.
+                    let deleted = self.perform(Action::DeleteBinding(prepare.port.id), Context::default()).await;
+                    tracing::info!(port = %prepare.port.id, ?deleted, "a binding that was asked for is not wanted any more");
+                } else if call.makes().is_some() && self.port(made).is_ok() {
                     tracing::info!(port = %made, "the client has withdrawn it");
                     let deleted = self.perform(Action::DeletePort(made), Context::default()).await;
                     if let Err(error) = deleted {
@@ -124,7 +129,7 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(view: serde_json::Value) -> O
 
 /// The port that a call makes once it is carried out.
 fn to_be_made(host: String, call: &Call) -> Option<PortView> {
-    let makes = call.makes?;
+    let makes = call.makes()?;
     let network_id = makes.network.unwrap_or(NetworkId(Uuid::nil()));
     let at = call.at;
     let port = Port {
@@ -147,6 +152,7 @@ fn to_be_made(host: String, call: &Call) -> Option<PortView> {
         profile: Profile::default(),
         origin: Origin::Attach,
         binding: None,
+        standby: None,
         created_at: at,
         updated_at: at,
         revision_number: 1,

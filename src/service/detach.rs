@@ -57,7 +57,13 @@ impl Service {
         what: impl Fn(&mut Inventory) -> Result<Intent, Error>,
         context: &Context,
     ) -> Result<Reply, Error> {
-        let (intent, _claims) = self.reconciler.claim(|state| Ok((what(state)?, state.claim_with_sub_ports(port)?))).await?;
+        let (intent, _claims) = self
+            .reconciler
+            .claim(|state| {
+                check_active(state, port)?;
+                Ok((what(state)?, state.claim_with_sub_ports(port)?))
+            })
+            .await?;
         self.remove_claimed(port, intent, context).await
     }
 
@@ -146,6 +152,14 @@ impl Service {
     }
 }
 
+/// Refuses a port that is active on another host, of which this one has the silent device alone.
+pub(super) fn check_active(state: &Inventory, port: PortId) -> Result<(), Error> {
+    match &state.port(port)?.record {
+        record if record.standby.is_some() && !record.leaving() => Err(inventory::Error::NoSuchPort(port).into()),
+        _ => Ok(()),
+    }
+}
+
 fn intent_of(origin: Origin, after: AfterDetach) -> Intent {
     match (origin, after) {
         (Origin::Attach, AfterDetach::AsMade) => Intent::Deleting,
@@ -158,7 +172,8 @@ pub(super) fn departing(port: &Port, after: AfterDetach, force: bool) -> Port {
     let mut record = port.clone();
     record.revision_number += 1;
     if let Some(binding) = record.binding.as_mut() {
-        binding.intent = intent_of(port.origin, after);
+        // One that is active on another host stays there.
+        binding.intent = if port.standby.is_some() { Intent::Deleting } else { intent_of(port.origin, after) };
         binding.forced = force;
     }
     record

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Error, HostView, Service, view};
+use super::{Error, HostView, PortView, Service, view};
 use crate::clock;
 use crate::fleet::agent::{Fleet, Local, Status};
 use crate::fleet::member::{ForgetError, MemberError};
+use crate::fleet::moving::Whereabouts;
 use crate::fleet::published::{Published, Told};
 use crate::fleet::remotes::{RemoteChange, RemotePort};
 use crate::inventory::usable;
 use crate::model::definition::{Definition, DefinitionName};
 use crate::model::pools::Range;
-use crate::model::{Claim, Held, MemberChange, Need, NetworkId, PublishedId, Registration, SubnetId};
+use crate::model::{
+    Claim, Held, Lent, MemberChange, Need, NetworkId, Port, PortId, PublishedId, Registration, Standby, SubnetId,
+};
 use crate::plan::{Overlay, Reason, Remote};
 use crate::reconcile::Finding;
 use crate::store::{Change, Purpose};
@@ -135,16 +138,28 @@ impl Local for Service {
         state.claims().into_iter().chain(state.unclaimed()).collect()
     }
 
-    async fn join(self: Arc<Self>, registration: Registration, held: Vec<Held>, lost: Vec<(Held, String)>) -> Result<(), String> {
-        let before = self.reconciler.lock().claims();
+    async fn join(
+        self: Arc<Self>,
+        registration: Registration,
+        held: Vec<Held>,
+        lost: Vec<(Held, String)>,
+        lent: Vec<Lent>,
+    ) -> Result<(), String> {
+        let (before, lent_before) = {
+            let state = self.reconciler.lock();
+            (state.claims(), state.lent())
+        };
+        let back = lent_before.iter().filter(|one| lent.iter().all(|other| other.claim != one.claim));
+        let back: Vec<Change> = back.map(|one| Change::DeleteLent(one.claim)).collect();
+        let newly: Vec<Change> = lent.iter().filter(|one| !lent_before.contains(one)).cloned().map(Change::PutLent).collect();
         let now: BTreeSet<Claim> = held.iter().chain(lost.iter().map(|(held, _)| held)).map(|held| held.claim).collect();
         let gone = before.iter().filter(|one| !now.contains(&one.claim)).map(|one| Change::DeleteClaim(one.claim));
         let new = held.iter().chain(lost.iter().map(|(held, _)| held)).filter(|one| !before.contains(one));
         let changes =
             [Change::NoteRegistration(registration)].into_iter().chain(gone).chain(new.map(|one| Change::PutClaim(*one)));
-        self.note_of_fleet(changes.collect(), Purpose::Growing).await?;
+        self.note_of_fleet(changes.chain(back).chain(newly).collect(), Purpose::Growing).await?;
         let mut state = self.reconciler.lock();
-        for port in state.set_claims(held, lost) {
+        for port in state.set_claims(held, lost, lent) {
             self.reconciler.evaluate(&mut state, port, Reason::Drift);
         }
         Ok(())
@@ -154,13 +169,66 @@ impl Local for Service {
         self.note_of_fleet(vec![Change::NoteRegistration(registration)], Purpose::Growing).await
     }
 
-    async fn hold(&self, held: Held) -> Result<(), String> {
-        self.note_of_fleet(vec![Change::PutClaim(held)], Purpose::Growing).await?;
+    async fn hold(&self, held: Held, lent: Vec<Lent>) -> Result<(), String> {
+        let changes = lent.iter().cloned().map(Change::PutLent).chain([Change::PutClaim(held)]);
+        self.note_of_fleet(changes.collect(), Purpose::Growing).await?;
         let mut state = self.reconciler.lock();
+        state.lend(lent);
         for port in state.hold(held) {
             self.reconciler.evaluate(&mut state, port, Reason::Drift);
         }
         Ok(())
+    }
+
+    fn lent(&self) -> Vec<Lent> {
+        let state = self.reconciler.lock();
+        // Of a port that is being handed over it may be the other host's.
+        let handed = state.ports.values().filter_map(|entry| match &entry.record.standby {
+            Some(Standby::HandedTo(host)) => Some((&entry.record, host)),
+            _ => None,
+        });
+        let ones = handed
+            .flat_map(|(port, host)| state.needs_of(port).into_iter().map(|claim| Lent { claim, host: host.clone(), made: 0 }));
+        state.lent().into_iter().chain(ones).collect()
+    }
+
+    fn borrower(&self, need: &Need) -> Option<String> {
+        self.reconciler.lock().borrower(need).map(str::to_owned)
+    }
+
+    async fn given_back(self: Arc<Self>, claims: Vec<Claim>) -> Result<(), String> {
+        self.note_of_fleet(claims.iter().copied().map(Change::DeleteLent).collect(), Purpose::Freeing).await?;
+        let mut state = self.reconciler.lock();
+        claims.iter().for_each(|claim| state.end_lending(claim));
+        Ok(())
+    }
+
+    fn standbys(&self) -> Vec<(PortId, Standby)> {
+        let state = self.reconciler.lock();
+        let ports = state.ports.values().map(|entry| &entry.record);
+        ports.filter_map(|port| Some((port.id, port.standby.clone()?))).collect()
+    }
+
+    fn standby(&self, port: PortId) -> Option<Standby> {
+        self.reconciler.lock().ports.get(&port)?.record.standby.clone()
+    }
+
+    fn needs_of(&self, port: &Port) -> Vec<Claim> {
+        self.reconciler.lock().needs_of(port)
+    }
+
+    fn shown_at(&self, port: &Port, host: &str) -> Published {
+        let state = self.reconciler.lock();
+        let shown = view::port(&state, port.id, host).map(|view| PortView { port: port.clone(), ..view });
+        Published::new(port, usable(port), false, shown.ok().and_then(|view| serde_json::to_value(view).ok()).unwrap_or_default())
+    }
+
+    async fn handed(self: Arc<Self>, port: PortId, host: String, ones: Vec<Lent>) -> Result<(), String> {
+        self.note_handed(port, host, ones).await.map_err(|error| error.to_string())
+    }
+
+    async fn settle_standby(self: Arc<Self>, port: PortId, standby: Standby, at: Whereabouts) -> Result<(), String> {
+        self.settle_silent(port, &standby, at).await.map_err(|error| error.to_string())
     }
 
     async fn let_go(&self, held: &Held) -> Result<bool, String> {
@@ -227,6 +295,10 @@ impl Local for Service {
                 state.network(network).ok().filter(|entry| entry.record.is_shared())?;
                 let view = view::port(&state, port, self.host()).ok()?;
                 let shown = serde_json::to_value(&view).unwrap_or_default();
+                // What is being handed over is told of by who does that.
+                if let Some(Standby::ActiveOn(_)) = view.port.standby {
+                    return Some(Told::Standby(shown));
+                }
                 Some(Told::Port(Box::new(Published::new(
                     &view.port,
                     usable(&view.port),

@@ -57,6 +57,12 @@ impl Logged {
                 };
                 Self { server: Some(attach.server_id), port, network, ..about("attach") }
             }
+            Action::Prepare(prepare) => {
+                Self { port: Some(prepare.port.id), server: Some(prepare.server.id), ..about("binding create") }
+            }
+            Action::Activate(id, _) => Self { port: Some(*id), ..about("binding activate") },
+            Action::Take(handed, _) => Self { port: Some(handed.port.id), ..about("binding take") },
+            Action::DeleteBinding(id) => Self { port: Some(*id), ..about("binding delete") },
             Action::StartJob(new) => Self { server: Some(new.server_id), ..about("job") },
             Action::Detach(server, port, _) => Self { server: Some(*server), port: Some(*port), ..about("detach") },
         }

@@ -98,6 +98,10 @@ impl Service {
             Action::RemoveSubPorts(id, ports) => self.remove_sub_ports(id, &ports, context).await,
             Action::Attach(attach) => self.attach(attach, context).await,
             Action::Detach(server, port, after) => self.detach(server, port, after, context).await,
+            Action::Prepare(prepare) => self.prepare(*prepare, context).await,
+            Action::Activate(id, host) => self.activate(id, host).await,
+            Action::Take(handed, call) => self.take(*handed, &call, context).await,
+            Action::DeleteBinding(id) => self.delete_binding(id, context).await,
             Action::StartJob(new) => self.start_job(new, context).await,
         }
     }

@@ -19,7 +19,7 @@ use crate::reconcile::{Failed, Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
 
-use super::detach::departing;
+use super::detach::{check_active, departing};
 use super::groups::checked_groups;
 use super::{Context, Error, Reply, Service, view, word};
 
@@ -115,6 +115,7 @@ impl Service {
             profile: new.profile.clone(),
             origin: Origin::Client,
             binding: None,
+            standby: None,
             created_at: now,
             updated_at: now,
             revision_number: 1,
@@ -129,6 +130,7 @@ impl Service {
         let claims = self
             .reconciler
             .claim(|state| {
+                check_active(state, id)?;
                 // Waits for an operation that makes or removes the subnet: only a durable subnet gives addresses.
                 let network = state.network(state.port(id)?.record.network_id)?;
                 if addresses {

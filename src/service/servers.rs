@@ -8,7 +8,7 @@ use crate::clock;
 use crate::inventory::{self, ClaimGuard, Inventory, PortClaims, Unclaimed};
 use crate::kernel::{Found, NetnsError};
 use crate::model::action::{AfterDetach, NewGuest, NewServer, WithNics};
-use crate::model::{Guest, PortId, Server, ServerId};
+use crate::model::{Guest, PortId, Server, ServerId, Standby};
 use crate::plan::LinkState;
 use crate::reconcile::{CLAIM_WAIT, answered, check_pin};
 use crate::store::{Change, Purpose};
@@ -198,6 +198,11 @@ fn claim_with_nics(
     let ports: Vec<PortId> = state.nics(state.server(id)?).map(|port| port.record.id).collect();
     if nics == WithNics::Refuse && !ports.is_empty() {
         return Err(Error::ServerHasNics { server: id, nics: ports.len() }.into());
+    }
+    let handed =
+        |id: &&PortId| matches!(state.ports.get(id).and_then(|port| port.record.standby.as_ref()), Some(Standby::HandedTo(_)));
+    if let Some(port) = ports.iter().find(handed) {
+        return Err(Error::NotMovable { port: *port, why: "it is being moved to another host already" }.into());
     }
     let sub_ports = ports.iter().flat_map(|port| state.carried(*port)).collect::<Vec<_>>();
     let server = state.claim_server(id)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConflictProbe;
-use crate::inventory::{Inventory, NetworkEntry, PortEntry, ServerEntry, TrunkRole};
+use crate::inventory::{self, Inventory, NetworkEntry, PortEntry, ServerEntry, TrunkRole};
 use crate::model::names;
 use crate::model::{
     Carrier, GroupId, LinkName, Mac, Network, NetworkId, Owner, Phase, Port, PortId, Server, ServerId, SubPort, Subnet, SubnetId,
@@ -187,6 +187,15 @@ impl Service {
         port(&self.reconciler.lock(), id, &self.reconciler.host)
     }
 
+    /// One port that is active on this host, or attached to nothing.
+    ///
+    /// # Errors
+    /// There is none with that id.
+    pub fn active_port(&self, id: PortId) -> Result<PortView, Error> {
+        let found = self.port(id)?;
+        if found.port.standby.is_some() { Err(inventory::Error::NoSuchPort(id).into()) } else { Ok(found) }
+    }
+
     /// One port of a server.
     ///
     /// # Errors
@@ -211,11 +220,12 @@ impl Service {
         state.trunks.values().map(|trunk| trunk_view(&state, trunk)).collect()
     }
 
-    /// The ports that fit a filter, by id.
+    /// The ports that fit a filter, by id. One that is active on another host is there.
     pub fn ports(&self, filter: PortFilter) -> Vec<PortView> {
         let state = self.reconciler.lock();
         let fits = |entry: &&PortEntry| {
-            filter.id.is_none_or(|id| entry.record.id == id)
+            entry.record.standby.is_none()
+                && filter.id.is_none_or(|id| entry.record.id == id)
                 && filter.group.is_none_or(|id| entry.record.groups.contains(&id))
                 && filter.network.is_none_or(|id| entry.record.network_id == id)
                 && filter.server.is_none_or(|id| has_device_id(&state, &entry.record, id))
@@ -233,7 +243,7 @@ impl Service {
             },
             (None, None, Some(group), _) => state.groups.get(&group).map_or_else(Vec::new, |entry| of(&entry.ports)),
             (None, None, None, Some(network)) => state.networks.get(&network).map_or_else(Vec::new, |entry| of(&entry.ports)),
-            (None, None, None, None) => state.ports.values().map(view).collect(),
+            (None, None, None, None) => state.ports.values().filter(fits).map(view).collect(),
         }
     }
 

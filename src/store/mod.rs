@@ -33,8 +33,8 @@ use crate::failpoints;
 use crate::model::idempotency::{Key, StoredRequest};
 use crate::model::notice::{NoticeKey, Recipient, StoredNotice};
 use crate::model::{
-    Claim, Group, GroupId, Held, Job, JobId, LinkName, MemberId, Network, NetworkId, NotedMember, Port, PortId, Registration,
-    Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
+    Claim, Group, GroupId, Held, Job, JobId, Lent, LinkName, MemberId, Network, NetworkId, NotedMember, Port, PortId,
+    Registration, Server, ServerId, Subnet, SubnetId, Trunk, TrunkId,
 };
 use crate::queue::{Queue, QueueError};
 use crate::telemetry::meters;
@@ -193,6 +193,10 @@ pub enum Change {
     PutMember(Box<NotedMember>),
     /// Removes one.
     DeleteMember(NetworkId, MemberId),
+    /// Writes what another host holds of a block of this host's, new or changed.
+    PutLent(Lent),
+    /// Removes that.
+    DeleteLent(Claim),
     /// Reserves the event numbers below this one.
     ReserveEvents(u64),
     /// Records the range of commits lost by restoring an older copy, or that no device of these commits is left.
@@ -244,6 +248,8 @@ impl Change {
             Self::DeleteClaim(_) => "delete_claim",
             Self::PutMember(_) => "put_member",
             Self::DeleteMember(..) => "delete_member",
+            Self::PutLent(_) => "put_lent",
+            Self::DeleteLent(_) => "delete_lent",
             Self::ReserveEvents(_) => "reserve_events",
             Self::NoteLost(_) => "note_lost",
         }
@@ -311,6 +317,8 @@ pub struct Loaded {
     pub claims: Vec<Held>,
     /// Other hosts' ports in security groups.
     pub members: Vec<NotedMember>,
+    /// What other hosts hold of it.
+    pub lent: Vec<Lent>,
     /// All networks.
     pub networks: Vec<Network>,
     /// All subnets.

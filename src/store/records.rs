@@ -11,7 +11,9 @@ use uuid::Uuid;
 use crate::failpoints;
 use crate::model::idempotency::{CallerId, Key, StoredRequest};
 use crate::model::notice::StoredNotice;
-use crate::model::{Group, GroupId, Held, Job, Network, NetworkId, NotedMember, Port, PortId, Server, Subnet, SubnetId, Trunk};
+use crate::model::{
+    Group, GroupId, Held, Job, Lent, Network, NetworkId, NotedMember, Port, PortId, Server, Subnet, SubnetId, Trunk,
+};
 
 use super::schema::ROW_VERSION;
 use super::{Change, Loaded, StoreError, failed};
@@ -104,6 +106,11 @@ fn write(connection: &Connection, change: &Change) -> Result<(), StoreError> {
             "DELETE FROM members WHERE network_id = ?1 AND host = ?2 AND port_id = ?3",
             params![network.to_string(), id.host, id.port.to_string()],
         ),
+        Change::PutLent(lent) => run(
+            "INSERT INTO lent (claim, body, version) VALUES (?1, ?2, ?3) ON CONFLICT (claim) DO UPDATE SET body = ?2, version = ?3",
+            params![json(&lent.claim)?, json(lent)?, ROW_VERSION],
+        ),
+        Change::DeleteLent(claim) => run("DELETE FROM lent WHERE claim = ?1", params![json(claim)?]),
         Change::NoteLost(lost) => put_meta(connection, "lost", &json(lost)?),
         Change::ReserveEvents(next) => put_meta(connection, "next_event", &i64::try_from(*next).unwrap_or(i64::MAX)),
     }
@@ -216,6 +223,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         members: all(connection, "members", "network_id, host, port_id", |noted: &NotedMember| {
             vec![noted.network.to_string(), noted.id.host.clone(), noted.id.port.to_string()]
         })?,
+        lent: all(connection, "lent", "claim", |lent: &Lent| vec![json(&lent.claim).unwrap_or_default()])?,
         networks: all(connection, "networks", "id", |network: &Network| vec![network.id.to_string()])?,
         servers: all(connection, "servers", "id", |server: &Server| vec![server.id.to_string()])?,
         trunks: trunks(connection, &ports)?,

@@ -22,7 +22,7 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// attach's flush, and each foreign key a scan to the deletion of a network. The statement that writes a port checks its
 /// network and server. `ports` alone has rowids, so that new bodies are appended to one page instead of being inserted by
 /// id into several pages.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Sql("
     CREATE TABLE meta (
         key   TEXT PRIMARY KEY,
@@ -123,6 +123,14 @@ const MIGRATIONS: [Migration; 9] = [
         body       TEXT NOT NULL,
         version    INTEGER NOT NULL,
         PRIMARY KEY (network_id, host, port_id)
+    ) STRICT, WITHOUT ROWID;
+"),
+    // What other hosts hold of its claims.
+    Sql("
+    CREATE TABLE lent (
+        claim   TEXT PRIMARY KEY,
+        body    TEXT NOT NULL,
+        version INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 "),
 ];

@@ -14,6 +14,7 @@ mod etcd;
 mod groups;
 mod hosts;
 mod members;
+mod moving;
 #[path = "../common/netns.rs"]
 mod netns;
 #[path = "../common/pki.rs"]

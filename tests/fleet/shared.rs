@@ -11,7 +11,7 @@ use crate::hosts::{Host, with_etcd};
 use crate::netns::{Guest, comes_true, try_run};
 
 /// A VXLAN network with a subnet, made at a host.
-fn network(host: &mut Host, cidr: &str) -> String {
+pub fn network(host: &mut Host, cidr: &str) -> String {
     let made =
         host.client.post("/v2.0/networks", &json!({"network": {"name": "blue", "provider:network_type": "vxlan"}})).expect(201);
     assert_eq!(made["network"]["nicd:scope"], "fleet");
@@ -21,7 +21,7 @@ fn network(host: &mut Host, cidr: &str) -> String {
 }
 
 /// Waits until a host has a network with so many subnets.
-fn has(host: &mut Host, network: &str, subnets: usize) -> Value {
+pub fn has(host: &mut Host, network: &str, subnets: usize) -> Value {
     let path = format!("/v2.0/networks/{network}");
     let mut seen = Value::Null;
     let there = || {
@@ -34,7 +34,7 @@ fn has(host: &mut Host, network: &str, subnets: usize) -> Value {
 }
 
 /// A guest of this host's on a network, and its port.
-fn guest(host: &mut Host, network: &str, number: u8) -> (Guest, Value) {
+pub fn guest(host: &mut Host, network: &str, number: u8) -> (Guest, Value) {
     let guest = Guest::new(&format!("guest-{number}"));
     let server = format!("00000000-0000-4000-8000-0000000000{number:02}");
     let body = json!({"server": {"guest": {"kind": "netns", "path": guest.path}}});
@@ -43,18 +43,18 @@ fn guest(host: &mut Host, network: &str, number: u8) -> (Guest, Value) {
     (guest, port)
 }
 
-fn attach(host: &mut Host, network: &str, server: &str) -> Value {
+pub fn attach(host: &mut Host, network: &str, server: &str) -> Value {
     let path = format!("/v2.1/servers/{server}/os-interface");
     let attached = host.client.post(&path, &json!({"interfaceAttachment": {"net_id": network}})).expect(200);
     attached["interfaceAttachment"].clone()
 }
 
-fn address(port: &Value) -> String {
+pub fn address(port: &Value) -> String {
     port["fixed_ips"][0]["ip_address"].as_str().unwrap().to_owned()
 }
 
 /// Waits until one guest reaches another.
-fn reaches(from: &Guest, to: &Value) {
+pub fn reaches(from: &Guest, to: &Value) {
     let ping = format!("ip netns exec {} ping -c 1 -W 1 {}", from.name, address(to));
     let mut said = String::new();
     let answered = || try_run(&ping).map_err(|error| said = error).is_ok();

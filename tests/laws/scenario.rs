@@ -470,6 +470,7 @@ impl NicSpec {
             unknown_unicast: self.unknown_unicast,
             to_guest: self.to_guest,
             from_guest: self.to_guest,
+            silent: false,
             cut_off: self.cut_off,
             speaks: nicd::plan::Speaks::default(),
             filter: Some(self.filter()),

@@ -158,6 +158,7 @@ pub(super) fn unbound() -> PortView {
         profile: Profile::default(),
         origin: Origin::Client,
         binding: None,
+        standby: None,
         created_at: then(),
         updated_at: then(),
         revision_number: 1,

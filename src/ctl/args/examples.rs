@@ -103,6 +103,8 @@ const LINES: &[(&str, &[&str])] = &[
             "nicctl port set web-0 --no-group",
         ],
     ),
+    ("port bindings", &["nicctl port bindings web-0"]),
+    ("port move", &["nicctl port move web-0 node-2", "nicctl port move web-0 node-2 --prepare"]),
     ("port delete", &["nicctl port delete web-0"]),
     ("host", &["nicctl host list", "nicctl host show node-2"]),
     ("host list", &["nicctl host list", "nicctl host list -o json"]),

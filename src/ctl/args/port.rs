@@ -57,6 +57,27 @@ pub enum PortCommand {
     /// Change a port
     Set(ChangedPort),
 
+    /// List the hosts that have a device for a port: the one where it is active, and those it can move to
+    Bindings {
+        /// The port
+        #[arg(add = completion::ports())]
+        port: String,
+    },
+
+    /// Move a port to another host of the fleet: build its device there, make it active, and remove the device here
+    Move {
+        /// The port
+        #[arg(add = completion::ports())]
+        port: String,
+
+        /// The host
+        host: String,
+
+        /// Only build the device there, which is silent: the port stays active where it is
+        #[arg(long)]
+        prepare: bool,
+    },
+
     /// Delete a port, which detaches it if it is attached
     #[command(visible_alias = "rm")]
     Delete {

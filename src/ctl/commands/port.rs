@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::group::of_port;
 use super::{Session, forced, members, switch, unless_empty};
 use crate::ctl::args::{ChangedPort, Filters, Format, NewPort, PortCommand};
-use crate::ctl::client;
+use crate::ctl::client::{self, ClientError};
 use crate::ctl::failure::Failure;
 use crate::ctl::names::Kind;
 use crate::ctl::values::{AllowedAddress, DhcpOption, Isolation, Rate};
-use crate::ctl::views::{PORT, passed, times};
+use crate::ctl::views::{BINDING, PORT, passed, times};
 
 /// Runs a command about ports.
 pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Failure> {
@@ -20,12 +20,49 @@ pub async fn run(session: &mut Session, command: PortCommand) -> Result<(), Fail
         PortCommand::List { network, server } => list(session, network.as_deref(), server.as_deref()).await,
         PortCommand::Show { port } => show_counted(session, &port).await,
         PortCommand::Set(changed) => set(session, changed).await,
+        PortCommand::Bindings { port } => {
+            let id = session.id_of(Kind::Port, &port).await?;
+            let all = bindings(session, id).await?;
+            session.print_list(&BINDING, all).await
+        }
+        PortCommand::Move { port, host, prepare } => move_to(session, &port, &host, prepare).await,
         PortCommand::Delete { port, force } => {
             let id = session.id_of(Kind::Port, &port).await?;
             session.client.delete(&with_query(&Kind::Port.item(id), &forced(force))).await?;
             session.out.say(&format!("port {id} is deleted"))
         }
     }
+}
+
+async fn bindings(session: &Session, port: Uuid) -> Result<Vec<Value>, Failure> {
+    match client::member(session.client.get(&bindings_of(port)).await?, "bindings")? {
+        Value::Array(all) => Ok(all),
+        _ => Err(ClientError::Incomplete { key: "bindings" }.into()),
+    }
+}
+
+fn bindings_of(port: Uuid) -> String {
+    format!("{}/bindings", Kind::Port.item(port))
+}
+
+/// Moves a port. A device that is there already is used.
+async fn move_to(session: &mut Session, port: &str, host: &str, prepare: bool) -> Result<(), Failure> {
+    let id = session.id_of(Kind::Port, port).await?;
+    let path = bindings_of(id);
+    let there = bindings(session, id).await?;
+    if there.iter().all(|binding| binding["host"] != host) {
+        let _: Value = session.client.post(&path, &json!({"binding": {"host": host}})).await?;
+    }
+    if prepare {
+        return session
+            .out
+            .say(&format!("port {id} has a silent device on host {host}; nicctl port move {id} {host} moves it there"));
+    }
+    let _: Value = session.client.put(&format!("{path}/{host}/activate"), &json!({})).await?;
+    for left in there.iter().filter(|binding| binding["status"] == "ACTIVE").filter_map(|binding| binding["host"].as_str()) {
+        session.client.delete(&format!("{path}/{left}")).await?;
+    }
+    session.out.say(&format!("port {id} is active on host {host}"))
 }
 
 /// Lists the ports of a network, of a server, of both at once, or all.

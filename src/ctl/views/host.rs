@@ -16,6 +16,18 @@ pub static HOST: View = View {
     ],
 };
 
+/// The columns of a port's bindings.
+pub static BINDING: View = View {
+    refers_to: &[],
+    columns: &[
+        Column { title: "HOST", from: Width::Narrow, cell: |look| look.cell("/host") },
+        Column { title: "STATUS", from: Width::Narrow, cell: |look| look.cell("/status") },
+        Column { title: "TYPE", from: Width::Narrow, cell: |look| look.cell("/vif_type") },
+        Column { title: "DEVICE", from: Width::Narrow, cell: |look| look.cell("/vif_details/device") },
+        Column { title: "BRIDGE", from: Width::Full, cell: |look| look.cell("/vif_details/bridge") },
+    ],
+};
+
 /// The columns of a fleet.
 pub static FLEET: View = View {
     refers_to: &[("RESERVED", Kind::Network)],

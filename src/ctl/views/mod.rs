@@ -16,7 +16,7 @@ mod trunk;
 pub use agent::{counters, deviations, duration, facts, findings, health, leases, leftovers, passed, steps, times, versions};
 pub use event::line as event_line;
 pub use group::{GROUP, RULE};
-pub use host::{FLEET, HOST};
+pub use host::{BINDING, FLEET, HOST};
 pub use network::NETWORK;
 pub use port::PORT;
 pub use server::SERVER;

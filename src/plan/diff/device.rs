@@ -108,8 +108,11 @@ impl<'a> Device<'a> {
             || self.link.alias.is_none() && self.differs(Property::Persistent)
     }
 
-    /// Whether it is in another bridge than wanted, or in none.
+    /// Whether it is in another bridge than wanted, or in none; of one that is to be silent, whether it is in any.
     pub fn is_away(&self) -> bool {
+        if self.want.silent {
+            return self.link.master.is_some();
+        }
         self.home.is_none_or(|home| self.link.master != Some(home.index))
     }
 
@@ -194,7 +197,7 @@ impl<'a> Device<'a> {
     }
 
     fn entry_is(&self, right: impl FnOnce(FdbEntry) -> bool) -> bool {
-        self.link.fdb.is_none() || self.link.entry(self.want.mac, self.link.entry_vlan()).is_some_and(right)
+        self.want.silent || self.link.fdb.is_none() || self.link.entry(self.want.mac, self.link.entry_vlan()).is_some_and(right)
     }
 
     /// Whether it may send something else than wanted. A port that may send anything needs no filter.
@@ -390,10 +393,10 @@ static RULES: [Rule; 31] = [
                 (None, BridgeMade::ByAgent { .. }) => names::network_altname(at.bridge.network),
             };
             let called = |index| at.have.link(index).map_or_else(|| format!("index {index}"), |bridge| bridge.name.clone());
-            (want, or_none(at.link.master.map(called)))
+            (if at.want.silent { "none".to_owned() } else { want }, or_none(at.link.master.map(called)))
         },
-        // It loses all that it was as a port.
-        |at| at.home_index().map(|home| bridge_port(at.want, at.bridge, home)).unwrap_or_default(),
+        // It loses all that it was as a port. One that is to be in no bridge is taken out by an op of its own.
+        |at| at.home_index().filter(|_| !at.want.silent).map(|home| bridge_port(at.want, at.bridge, home)).unwrap_or_default(),
     )
     .breaks(FactName::Bridge)
     .counts_as(Facet::Bridge),
@@ -429,7 +432,7 @@ static RULES: [Rule; 31] = [
         |at| at.link.alias.as_deref() != Some(at.want.alias.as_str()),
         |at| pair(&at.want.alias, or_none(at.link.alias.as_deref())),
         // It is written last; what an unfinished device has in the FDB was not looked for.
-        |at| vec![LinkChange::FdbEntry(at.want.mac)],
+        |at| (!at.want.silent).then_some(LinkChange::FdbEntry(at.want.mac)).into_iter().collect(),
     )
     .breaks(FactName::Built)
     .counts_as(Facet::Alias),
@@ -519,7 +522,7 @@ static RULES: [Rule; 31] = [
     rule(
         Property::HostClosed,
         "host_closed",
-        |at| at.bridge.made.closes() && at.port(|port| port.passes_link_local) == Some(false),
+        |at| !at.want.silent && at.bridge.made.closes() && at.port(|port| port.passes_link_local) == Some(false),
         |_| pair(closed(true), closed(false)),
         |_| vec![LinkChange::PassLinkLocal],
     )
@@ -555,7 +558,7 @@ static RULES: [Rule; 31] = [
     rule(
         Property::Vlan,
         "vlan",
-        |at| at.bridge.pvid().is_none() && at.untagged().is_some_and(|vlan| !vlan.passes()),
+        |at| !at.want.silent && at.bridge.pvid().is_none() && at.untagged().is_some_and(|vlan| !vlan.passes()),
         |at| pair("untagged frames pass", at.tagging()),
         |_| vec![],
     )
@@ -563,7 +566,7 @@ static RULES: [Rule; 31] = [
     rule(
         Property::Pvid,
         "pvid",
-        |at| at.bridge.pvid().is_some_and(|pvid| !at.is_away() && !at.is_alone_in(pvid)),
+        |at| at.bridge.pvid().is_some_and(|pvid| !at.want.silent && !at.is_away() && !at.is_alone_in(pvid)),
         |at| pair(at.bridge.pvid().map(|pvid| format!("untagged in VLAN {pvid} alone")).unwrap_or_default(), at.tagging()),
         // An operator's bridge is never changed: one that tells VLANs apart no longer stays so.
         |at| match at.bridge.pvid().filter(|_| at.untagged().is_some()) {
