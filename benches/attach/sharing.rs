@@ -127,6 +127,7 @@ pub fn rows(table: &mut Table, effort: Effort, dir: &Path) {
     table.row("attach tap in a fleet over without one, p50", "µs", Some(took[0].p50()), took[1].p50(), aim);
     table.row("the same, p99", "µs", Some(took[0].p99()), took[1].p99(), Aim::Nothing);
     elsewhere(table, effort, (&near, &other, &far));
+    moving(table, &near, &other);
     let bytes = bytes_of_ports();
     table.row("what a port takes in etcd", "bytes", None, bytes, Aim::Nothing);
     // From what is reserved, each attach in the place of one that was detached.
@@ -201,6 +202,71 @@ fn elsewhere(table: &mut Table, effort: Effort, (near, other, far): (&Daemon, &D
         passed.time(|| attach(&mut here, &theirs));
     }
     table.row("attach for a server of another host, p50", "ms", None, passed.p50() / 1e3, Aim::Nothing);
+}
+
+/// How long a guest is not reached while it is moved, there and back, by pings a thousand times a second from a guest of the host to which it
+/// goes, and which it comes from.
+fn moving(table: &mut Table, near: &Daemon, other: &Daemon) {
+    let (mut here, mut there) = (near.client(), other.client());
+    let vxlan = json!({"network": {"provider:network_type": "vxlan"}});
+    let network = here.ask(&request("POST", "/v2.0/networks", Some(&vxlan))).json()["network"]["id"].clone();
+    let subnet = json!({"subnet": {"network_id": network, "cidr": "10.201.0.0/16", "ip_version": 4}});
+    here.ask(&request("POST", "/v2.0/subnets", Some(&subnet))).json();
+    let path = format!("/v2.0/networks/{}", network.as_str().expect("an id"));
+    until("the network is at the other host", || {
+        let answer = there.ask(&request("GET", &path, None));
+        answer.status == 200 && answer.json()["network"]["subnets"].as_array().is_some_and(|subnets| subnets.len() == 1)
+    });
+    let places = ["moved-from", "moved-to", "pinging"].map(Place::new);
+    let register = |client: &mut Client, id: &uuid::Uuid, place: &Place| {
+        let body = json!({"server": {"guest": {"kind": "netns", "path": place.path}}});
+        client.ask(&request("PUT", &format!("/nicd/v1/servers/{id}"), Some(&body))).json();
+    };
+    let attach = |client: &mut Client, id: &uuid::Uuid| -> Value {
+        let body = json!({"interfaceAttachment": {"net_id": network}});
+        let path = format!("/v2.1/servers/{id}/os-interface");
+        client.ask(&request("POST", &path, Some(&body))).json()["interfaceAttachment"].clone()
+    };
+    let [moved, pinging] = [(); 2].map(|()| uuid::Uuid::new_v4());
+    register(&mut here, &moved, &places[0]);
+    let port = attach(&mut here, &moved);
+    register(&mut there, &moved, &places[1]);
+    register(&mut there, &pinging, &places[2]);
+    attach(&mut there, &pinging);
+    let to = port["fixed_ips"][0]["ip_address"].as_str().expect("an address").to_owned();
+    let ping = |arguments: &[&str]| {
+        let mut ping = Command::new("ping");
+        ping.args(arguments).arg(&to).stdout(Stdio::piped());
+        places[2].inside(|| ping.spawn().expect("ping"))
+    };
+    until("the guest is reached", || ping(&["-n", "-q", "-c", "1", "-W", "1"]).wait().is_ok_and(|ended| ended.success()));
+    let bindings = format!("/v2.0/ports/{}/bindings", port["port_id"].as_str().expect("an id"));
+    let prepared = here.ask(&request("POST", &bindings, Some(&json!({"binding": {"host": "other"}}))));
+    assert_eq!(prepared.status, 201, "{}", prepared.json());
+    let (mut lost, mut took) = (Vec::new(), Sample::default());
+    for host in ["other", "near"].into_iter().cycle().take(20) {
+        let pings = ping(&["-n", "-q", "-i", "0.001", "-c", "600", "-W", "1"]);
+        thread::sleep(Duration::from_millis(250));
+        let activate = request("PUT", &format!("{bindings}/{host}/activate"), Some(&json!({})));
+        took.time(|| assert_eq!(here.ask(&activate).status, 200));
+        let said = String::from_utf8(pings.wait_with_output().expect("ping").stdout).unwrap_or_default();
+        let count = |what: &str| {
+            said.split([',', '\n'])
+                .find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<u32>().ok())
+                .expect("a summary")
+        };
+        lost.push(count("packets transmitted") - count("received"));
+    }
+    lost.sort_unstable();
+    table.row(
+        "pings lost of 1,000/s while a guest is moved, in the middle of 20",
+        "pings",
+        None,
+        f64::from(lost[10]),
+        Aim::Own(0.0, 3.0),
+    );
+    table.row("the same, at most", "pings", None, f64::from(lost[19]), Aim::Nothing);
+    table.row("a guest is moved, p50", "ms", None, took.p50() / 1e3, Aim::Nothing);
 }
 
 /// What the kernel tells of entries in this namespace, with when it was read.

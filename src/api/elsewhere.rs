@@ -206,7 +206,6 @@ async fn carry_out_step(state: &AppState, call: &Call) {
                 Err(service::Error::Stopping) => return,
                 // It is carried out already, or is nothing any more.
                 Ok(Reply::Done) => break Ok(Reply::Done),
-                Err(error @ service::Error::Inventory(_)) => break Err(error),
                 Err(_) => tokio::time::sleep(TAKE_AGAIN).await,
                 reply => break reply,
             }

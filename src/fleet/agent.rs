@@ -411,7 +411,7 @@ impl Fleet {
     }
 
     /// Has this host join again.
-    pub(super) fn join_again(&self) {
+    pub fn join_again(&self) {
         self.joins_again.notify_one();
     }
 

@@ -216,7 +216,9 @@ impl<K: Kv> Member<K> {
         let registration = self.register(known).await?;
         let is_other_epoch = known.is_some_and(|known| known.epoch != registration.epoch);
         let was_forgotten = !is_other_epoch && known.is_some_and(|known| known.created != registration.created);
-        let listed = self.read(Keys::Prefix(self.names.all_held(&self.host))).await?;
+        let before = self.seen.load(Ordering::Relaxed);
+        let (listed_at, listed) = self.kv.read(Keys::Prefix(self.names.all_held(&self.host))).await?;
+        self.saw(listed_at, before)?;
         let entries = listed.iter().filter_map(|entry| Some((self.names.claim_of(&self.host, &entry.key)?, entry)));
         let entries: BTreeMap<Claim, &KeyValue> = entries.collect();
         // First, so that their hosts need not wait; and once more where the backup had another host's block.
@@ -268,7 +270,8 @@ impl<K: Kv> Member<K> {
                 there.push(one.clone());
             }
         }
-        let registration = Registration { seen: self.seen.load(Ordering::Relaxed), ..registration };
+        // What it was handed after that it does not know yet.
+        let registration = Registration { seen: listed_at, ..registration };
         Ok(Joined { registration, held, lost, lent: there, is_other_epoch, was_forgotten })
     }
 

@@ -8,9 +8,9 @@
 //!                                          entry, what it claims, call: Take ► noted, put into its bridge, announced
 //! ```
 //!
-//! It is decided in the store of the host that has it. From there on its device is silent until etcd tells where the port is: never are
-//! two of them in their bridges. The transaction holds only as long as that host has not joined again; at a join each host asks where the
-//! ports are of which it has silent devices ([`Fleet::settle_standbys`]), and does what follows from that.
+//! The host that has it notes in its own store that it hands it over. From there on its device is silent until etcd tells where the port is:
+//! never are two of them in their bridges. The transaction holds only as long as that host has not joined again; at a join each host asks where the
+//! ports are of which it has silent devices, and does what follows from that.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,7 @@ use super::etcd::{Compare, Event, Keys, LIMIT, Op};
 use super::member::{MemberError, json, read_versioned};
 use super::publish::{self, Entry, Place};
 use super::published::{Told, view};
+use crate::failpoints;
 use crate::model::{Handed, Lent, Port, PortId, PublishedId, Registration, Standby};
 
 /// What came of handing a port over.
@@ -53,12 +54,26 @@ impl Fleet {
         found.iter().map(view).collect()
     }
 
-    /// Whether a host has a silent device for a port.
+    /// Whether a host is alive.
     ///
     /// # Errors
     /// Etcd does not answer.
-    pub async fn has_binding(&self, port: PortId, host: &str) -> Result<bool, MemberError> {
-        Ok(!self.kv.range(&Keys::One(self.names.binding(port, host)), None, 0).await?.keys.is_empty())
+    pub async fn is_alive(&self, host: &str) -> Result<bool, MemberError> {
+        Ok(!self.kv.range(&Keys::One(self.names.alive(host)), None, 0).await?.keys.is_empty())
+    }
+
+    /// Waits until etcd was told that a port is active here, or that it has a silent device here, for as long as a request to etcd may take.
+    pub async fn until_told(&self, port: PortId, is_active: bool) {
+        let mut told = self.told.subscribe();
+        let is_told = async {
+            let is_other = |(entry, _): &(Entry, i64)| entry.is_active() != is_active;
+            while self.listed.lock().await.get(&PublishedId::Port(port)).is_none_or(is_other) {
+                if told.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LIMIT, is_told).await;
     }
 
     /// What this host is registered as.
@@ -101,6 +116,7 @@ impl Fleet {
         let when = vec![
             Compare::unchanged(self.names.alive(&own), signed),
             Compare::present(self.names.binding(port.id, to)),
+            Compare::present(self.names.alive(to)),
             match listed.get(&id) {
                 Some((_, revision)) => Compare::unchanged(entry.clone(), *revision),
                 None => Compare::absent(Keys::One(entry.clone())),
@@ -111,8 +127,10 @@ impl Fleet {
         let mut then = publish::hand(&self.names, port.id, (&own, before), (to, &there));
         let remains = Entry::handed();
         then.extend([Op::put(entry, json(&remains)), Op::put(self.names.call(to, call.id), json(&call))]);
+        failpoints::step(("fleet", "hand"), || ());
         let done = self.member.hand(&registration, to, (&local.claims(), &ones), (when, then)).await?;
         let Some(made) = done else { return Ok(HandedOver::Refused) };
+        failpoints::step(("fleet", "handed"), || ());
         listed.insert(id, (remains, made));
         let lent = ones.into_iter().map(|claim| Lent { claim, host: to.to_owned(), made }).collect();
         Arc::clone(local).handed(port.id, to.to_owned(), lent).await.map_err(MemberError::NotNoted)?;
@@ -141,11 +159,18 @@ impl Fleet {
             (Some(place), _) if place.host == self.host() => Whereabouts::Here,
             (Some(place), Standby::ActiveOn(host)) if place.host == *host => return Ok(()),
             (Some(place), _) => Whereabouts::There(place.host),
-            (None, Standby::ActiveOn(_)) if is_conclusive => Whereabouts::Deleted,
+            // One that is kept down is not told of under its place, and was not deleted.
+            (None, Standby::ActiveOn(host)) if is_conclusive && !self.lists(host, port).await? => Whereabouts::Deleted,
             // The other host may tell of it again; or it had it, and has deleted it.
             (None, _) => return Ok(()),
         };
         Arc::clone(local).settle_standby(port, standby.clone(), whereabouts).await.map_err(MemberError::NotNoted)
+    }
+
+    /// Whether a host has a port in its list.
+    async fn lists(&self, host: &str, port: PortId) -> Result<bool, MemberError> {
+        let entry = self.names.own_entry(host, PublishedId::Port(port));
+        Ok(!self.kv.range(&Keys::One(entry), None, 0).await?.keys.is_empty())
     }
 
     /// Takes in that something was told of a port that has a silent device here.
@@ -153,7 +178,9 @@ impl Fleet {
         let Some((_, _, port)) = self.names.port_at(event.key()) else { return Ok(()) };
         match local.standby(port) {
             // What is being handed over is settled by who does that.
-            Some(standby @ Standby::ActiveOn(_)) => self.settle_standby(local, (port, &standby), true).await,
+            Some(standby @ Standby::ActiveOn(_)) => {
+                self.settle_standby(local, (port, &standby), matches!(event, Event::Delete { .. })).await
+            }
             Some(Standby::HandedTo(_)) | None => Ok(()),
         }
     }

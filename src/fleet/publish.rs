@@ -17,7 +17,7 @@ use super::keys::Names;
 use super::member::{ForgetError, MemberError, VERSION, json, read_versioned};
 use super::published::Told;
 use crate::model::group::GROUPS_OF_A_PORT;
-use crate::model::{GroupId, NetworkId, PortId, PublishedId, Registration, ServerId};
+use crate::model::{GroupId, NetworkId, PortId, PublishedId, Registration, ServerId, Standby};
 
 /// Of how many a transaction tells at most.
 const SOME: usize = 32;
@@ -112,6 +112,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is of a port that is active.
+    pub(super) fn is_active(&self) -> bool {
+        self.tells == Tells::Active
+    }
+
     /// Of a port that was handed to another host, and of which it is not told yet that its device is silent.
     pub(super) fn handed() -> Self {
         Self { v: VERSION, network: None, server: None, groups: BTreeSet::new(), tells: Tells::Standby, digest: 0 }
@@ -134,7 +139,9 @@ impl Entry {
 /// What takes a port's keys from one host to another: what the first one told of it goes, and what the other one will tell of it comes.
 pub(super) fn hand(names: &Names, port: PortId, (from, before): (&str, Option<&Entry>), (to, there): (&str, &Told)) -> Vec<Op> {
     let id = PublishedId::Port(port);
-    let had = before.map(|before| before.keys(names, from, id)).unwrap_or_default();
+    // What was told of it for this host when it came here, and what this host has told since.
+    let mut had = Entry::of(there).keys(names, from, id);
+    had.extend(before.into_iter().flat_map(|before| before.keys(names, from, id)));
     let puts = Entry::of(there).keys(names, to, id);
     let gone = had.iter().filter(|key| puts.iter().all(|put| put.name() != key.name()));
     let gone: Vec<Op> = gone.map(|key| Op::Delete(Keys::One(key.name().to_owned()))).collect();
@@ -197,6 +204,12 @@ impl Fleet {
                 break;
             }
             done += 1;
+            // Where it is decides who told etcd last: it is told of once that is settled.
+            if let PublishedId::Port(port) = id
+                && matches!(local.standby(*port), Some(Standby::HandedTo(_)))
+            {
+                continue;
+            }
             let own = self.names.own_entry(&host, *id);
             let before = listed.get(id);
             let guard = match before {

@@ -237,15 +237,6 @@ pub enum Standby {
     ActiveOn(String),
 }
 
-impl Standby {
-    /// The other host.
-    pub fn host(&self) -> &str {
-        match self {
-            Self::HandedTo(host) | Self::ActiveOn(host) => host,
-        }
-    }
-}
-
 /// What carries a subport's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -309,6 +300,11 @@ impl Port {
     /// Whether it is kept from its addresses until it is known that no other machine has them.
     pub fn is_unproven(&self) -> bool {
         self.binding.as_ref().is_some_and(|binding| binding.unproven)
+    }
+
+    /// Whether it is active on another host, and this one has a silent device for it alone.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self.standby, Some(Standby::ActiveOn(_)))
     }
 
     /// Whether the port is being detached.

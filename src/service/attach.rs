@@ -213,7 +213,7 @@ impl Service {
         Ok(bound)
     }
 
-    fn room_for(&self, state: &Inventory, server: ServerId) -> Result<(), Error> {
+    pub(super) fn room_for(&self, state: &Inventory, server: ServerId) -> Result<(), Error> {
         let entry = state.server(server)?;
         let limit = entry.record.nic_limit.unwrap_or(self.reconciler.policy().nics_per_server);
         match u32::try_from(state.nics(entry).count()) {

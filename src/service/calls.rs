@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::standby::movable;
+use super::view::read;
 use super::{Binding, Context, Error, PortView, ServerView, Service};
 use crate::fleet::calls::NotAnswered;
 use crate::fleet::elsewhere::Wanted;
+use crate::inventory;
 use crate::model::action::Action;
-use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortId, Profile, ServerId};
+use crate::model::{GuestTold, Limits, Mac, NetworkId, Origin, Phase, Port, PortId, Prepare, Profile, ServerId};
 
 pub use crate::fleet::calls::{Answer, Asks, Call, NewPort as NewPortOfCall, Request as PassedRequest};
 
@@ -17,7 +20,7 @@ impl Service {
     /// Whether this host has the port or the server with this id. A port that is active on another host is there.
     pub fn has_here(&self, id: Uuid) -> bool {
         let state = self.reconciler.lock();
-        state.ports.get(&PortId(id)).is_some_and(|entry| entry.record.standby.is_none())
+        state.ports.get(&PortId(id)).is_some_and(|entry| !entry.record.is_elsewhere())
             || state.servers.contains_key(&ServerId(id))
     }
 
@@ -72,6 +75,48 @@ impl Service {
         Call::new(self.host().to_owned(), caller, request_id, Asks::Request { request, makes })
     }
 
+    /// The bindings of a port: the active one, and those of hosts that have silent devices for it.
+    ///
+    /// # Errors
+    /// There is no such port, or etcd does not answer.
+    pub async fn bindings(&self, id: PortId) -> Result<Vec<PortView>, Error> {
+        let active = match self.active_port(id).ok() {
+            Some(view) => view,
+            None => {
+                let elsewhere = self.ports_elsewhere(Wanted::One(id)).await?;
+                elsewhere.into_iter().next().ok_or(inventory::Error::NoSuchPort(id))?
+            }
+        };
+        let mut all: Vec<PortView> = Some(active).into_iter().filter(|view| view.binding.is_some()).collect();
+        if let Some(fleet) = self.fleet.get() {
+            fleet.check_connected()?;
+            let silent = fleet.bindings(id).await?.into_iter().filter_map(read::<PortView>);
+            // A host that has it now may not have told so yet.
+            let hosts: Vec<String> = all.iter().map(|active| active.host.clone()).collect();
+            all.extend(silent.filter(|view| !hosts.contains(&view.host)));
+        }
+        Ok(all)
+    }
+
+    /// The call that has another host build a silent device for a port of this one.
+    ///
+    /// # Errors
+    /// There is no such host or port, the host has the port already, or it is one that stays where it is.
+    pub async fn call_to_prepare(&self, id: PortId, host: &str, caller: String) -> Result<Call, Error> {
+        movable(&self.reconciler.lock(), id)?;
+        if host == self.host() {
+            return Err(Error::BindingExists { port: id, host: host.to_owned() });
+        }
+        self.host_named(host).await?;
+        let prepare = {
+            let state = self.reconciler.lock();
+            let server = movable(&state, id)?;
+            let (port, server) = (state.port(id)?.record.clone(), state.server(server)?.record.clone());
+            Prepare { port, server, active_on: self.host().to_owned() }
+        };
+        Ok(Call::new(self.host().to_owned(), caller, None, Asks::Prepare(Box::new(prepare))))
+    }
+
     /// Has another host carry a call out.
     ///
     /// # Errors
@@ -104,11 +149,8 @@ impl Service {
             Ok(true) => {}
             Ok(false) => {
                 let made = PortId(call.id);
-                if let Asks::Prepare(prepare) = &call.asks {
-                    // The other host waits no more.
-                    let deleted = self.perform(Action::DeleteBinding(prepare.port.id), Context::default()).await;
-                    tracing::info!(port = %prepare.port.id, ?deleted, "a binding that was asked for is not wanted any more");
-                } else if call.makes().is_some() && self.port(made).is_ok() {
+                // A silent device that nobody waits for any more stays, and can be used.
+                if call.makes().is_some() && self.port(made).is_ok() {
                     tracing::info!(port = %made, "the client has withdrawn it");
                     let deleted = self.perform(Action::DeletePort(made), Context::default()).await;
                     if let Err(error) = deleted {
@@ -119,12 +161,6 @@ impl Service {
             Err(error) => tracing::warn!(%error, host = call.from, "a call could not be answered; it is carried out again"),
         }
     }
-}
-
-pub(super) fn read<T: serde::de::DeserializeOwned>(view: serde_json::Value) -> Option<T> {
-    serde_json::from_value(view)
-        .inspect_err(|error| tracing::warn!(%error, "what another host shows cannot be read; upgrade this one"))
-        .ok()
 }
 
 /// The port that a call makes once it is carried out.

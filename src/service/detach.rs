@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::events::EventKind;
 use crate::inventory::{self, Inventory};
 use crate::model::action::AfterDetach;
-use crate::model::{Intent, Origin, Phase, PhaseEvent, Port, PortId, ServerId};
+use crate::model::{Intent, Origin, Phase, PhaseEvent, Port, PortId, ServerId, Standby};
 use crate::reconcile::{Work, port_event};
 use crate::store::{Change, Purpose};
 use crate::telemetry::meters;
@@ -154,8 +154,10 @@ impl Service {
 
 /// Refuses a port that is active on another host, of which this one has the silent device alone.
 pub(super) fn check_active(state: &Inventory, port: PortId) -> Result<(), Error> {
-    match &state.port(port)?.record {
-        record if record.standby.is_some() && !record.leaving() => Err(inventory::Error::NoSuchPort(port).into()),
+    let record = &state.port(port)?.record;
+    match &record.standby {
+        Some(Standby::ActiveOn(_)) if !record.leaving() => Err(inventory::Error::NoSuchPort(port).into()),
+        Some(Standby::HandedTo(_)) => Err(Error::NotMovable { port, why: "it is being moved to another host already" }),
         _ => Ok(()),
     }
 }

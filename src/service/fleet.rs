@@ -170,7 +170,7 @@ impl Local for Service {
     }
 
     async fn hold(&self, held: Held, lent: Vec<Lent>) -> Result<(), String> {
-        let changes = lent.iter().cloned().map(Change::PutLent).chain([Change::PutClaim(held)]);
+        let changes = lent.iter().cloned().map(Change::PutLent).chain([Change::PutClaim(held), Change::DeleteLent(held.claim)]);
         self.note_of_fleet(changes.collect(), Purpose::Growing).await?;
         let mut state = self.reconciler.lock();
         state.lend(lent);

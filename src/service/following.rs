@@ -113,6 +113,16 @@ impl Service {
                 Ok(Vec::new())
             }
             Err(Error::NetworkInUse { .. } | Error::SubnetInUse { .. }) => {
+                let users = {
+                    let state = self.reconciler.lock();
+                    match name {
+                        DefinitionName::Subnet(_, id) => state.users_of(id),
+                        _ => state.network(network).map(|entry| entry.ports.iter().copied().collect()).unwrap_or_default(),
+                    }
+                };
+                if self.end_standbys(users).await {
+                    return Ok(Vec::new());
+                }
                 let state = self.reconciler.lock();
                 let kept = match name {
                     DefinitionName::Subnet(_, id) => {

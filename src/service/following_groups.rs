@@ -1,9 +1,11 @@
 //! Security groups that other hosts of the fleet define. What the kernel refuses of one closes its ports, and never opens them.
 
+use std::sync::Arc;
+
 use crate::inventory;
 use crate::model::definition::Definition;
 use crate::model::rule::{DEFAULT_NAME, default_name_of};
-use crate::model::{Group, GroupId};
+use crate::model::{Group, GroupId, PortId};
 use crate::store::{Change, Purpose};
 
 use super::{Error, Service};
@@ -64,9 +66,13 @@ impl Service {
 
     /// Takes in that a group is not in the fleet any more. Answers with it if it has to stay: ports here are in it, or it was never this
     /// fleet's.
-    pub(super) async fn unfollow_group(&self, id: GroupId) -> Result<Option<Definition>, Error> {
+    pub(super) async fn unfollow_group(self: &Arc<Self>, id: GroupId) -> Result<Option<Definition>, Error> {
         let Some(_claim) = self.ends_work_on_group(id).await? else { return Ok(None) };
         let before = {
+            let members: Vec<PortId> = self.reconciler.lock().group(id)?.ports.iter().copied().collect();
+            if self.end_standbys(members).await {
+                return Ok(None);
+            }
             let mut state = self.reconciler.lock();
             let entry = state.group(id)?;
             if !entry.record.is_shared() || !entry.ports.is_empty() {

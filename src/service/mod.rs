@@ -30,6 +30,7 @@ mod run_jobs;
 mod segments;
 mod servers;
 mod sharing;
+mod standby;
 mod start_job;
 mod sub_ports;
 mod subnets;

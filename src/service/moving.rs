@@ -4,69 +4,27 @@
 use std::sync::Arc;
 
 use crate::clock;
-use crate::fleet::calls::Asks;
-use crate::fleet::etcd::Error as EtcdError;
 use crate::fleet::member::MemberError;
-use crate::fleet::moving::{HandedOver, Whereabouts};
-use crate::inventory::{self, ClaimGuard, Inventory};
+use crate::fleet::moving::HandedOver;
+use crate::inventory::Inventory;
 use crate::kernel::exec::Timing;
-use crate::model::action::{AfterDetach, CallRef, NewGuest, NewServer, WithNics};
+use crate::model::action::{CallRef, NewGuest, NewServer, WithNics};
 use crate::model::idempotency::{CallerId, Key, Made};
-use crate::model::{
-    Binding, Guest, Handed, Held, Intent, Lent, Phase, PhaseEvent, Port, PortId, Prepare, Server, ServerId, Standby,
-};
+use crate::model::{Binding, Guest, Handed, Held, Intent, Phase, PhaseEvent, Port, PortId, Prepare, Server, ServerId, Standby};
 use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
 use super::attach::{Before, Bound};
-use super::calls::read;
-use super::detach::departing;
-use super::{Call, Context, Error, Known, PortView, Reply, Service, WantedElsewhere, view};
+use super::standby::movable;
+use super::view::read;
+use super::{Context, Error, Known, PortView, Reply, Service, view};
 
 /// What is done where a port is active.
 impl Service {
-    /// The bindings of a port: the active one, and those of hosts that have silent devices for it.
-    ///
-    /// # Errors
-    /// There is no such port, or etcd does not answer.
-    pub async fn bindings(&self, id: PortId) -> Result<Vec<PortView>, Error> {
-        let active = match self.port(id).ok().filter(|view| view.port.standby.is_none()) {
-            Some(view) => view,
-            None => {
-                let elsewhere = self.ports_elsewhere(WantedElsewhere::One(id)).await?;
-                elsewhere.into_iter().next().ok_or(inventory::Error::NoSuchPort(id))?
-            }
-        };
-        let mut all: Vec<PortView> = Some(active).into_iter().filter(|view| view.binding.is_some()).collect();
-        if let Some(fleet) = self.fleet.get() {
-            fleet.check_connected()?;
-            all.extend(fleet.bindings(id).await?.into_iter().filter_map(read::<PortView>));
-        }
-        Ok(all)
-    }
-
-    /// The call that has another host build a silent device for a port of this one.
-    ///
-    /// # Errors
-    /// There is no such host or port, the host has the port already, or it is one that stays where it is.
-    pub async fn call_to_prepare(&self, id: PortId, host: &str, caller: String) -> Result<Call, Error> {
-        if host == self.host() {
-            return Err(Error::BindingExists { port: id, host: host.to_owned() });
-        }
-        self.host_named(host).await?;
-        let prepare = {
-            let state = self.reconciler.lock();
-            let server = movable(&state, id)?;
-            let (port, server) = (state.port(id)?.record.clone(), state.server(server)?.record.clone());
-            Prepare { port, server, active_on: self.host().to_owned() }
-        };
-        Ok(Call::new(self.host().to_owned(), caller, None, Asks::Prepare(Box::new(prepare))))
-    }
-
     /// Makes a port active on another host, which has a silent device for it.
     pub(super) async fn activate(self: Arc<Self>, id: PortId, to: String) -> Result<Reply, Error> {
         if to == self.host() {
-            self.active_port(id)?;
+            movable(&self.reconciler.lock(), id)?;
             return Err(Error::BindingActive { port: id, host: to });
         }
         let Some(fleet) = self.fleet.get() else { return Err(Error::NoSuchBinding { port: id, host: to }) };
@@ -78,8 +36,16 @@ impl Service {
                 Ok((state.port(id)?.record.clone(), state.claim_port(id)?))
             })
             .await?;
-        if !fleet.has_binding(id, &to).await? {
-            return Err(Error::NoSuchBinding { port: id, host: to });
+        let there = fleet.bindings(id).await?.into_iter().filter_map(read::<PortView>).find(|view| view.host == to);
+        let Some(there) = there else { return Err(Error::NoSuchBinding { port: id, host: to }) };
+        let server = there.binding.map(|binding| binding.server);
+        let built = (there.port.mac, &there.port.fixed_ips, &there.port.groups);
+        if server != before.attached_to() || built != (before.mac, &before.fixed_ips, &before.groups) {
+            let why = "it has changed since its device there was built: delete that binding, and make it again";
+            return Err(Error::NotMovable { port: id, why });
+        }
+        if !fleet.is_alive(&to).await? {
+            return Err(Error::HostSilent { host: to, port: None });
         }
         // From here on it moves, whatever dies.
         self.put_durable(Port { standby: Some(Standby::HandedTo(to.clone())), ..before.clone() }).await?;
@@ -102,76 +68,16 @@ impl Service {
             }
             Err(error) => {
                 // What etcd may have done is seen at the next join, which begins at once; until then the device stays silent.
-                let is_known =
-                    !matches!(error, MemberError::Etcd(EtcdError::Unknown(_) | EtcdError::Full(_)) | MemberError::NotNoted(_));
+                let is_known = match &error {
+                    MemberError::Etcd(error) => !error.may_be_done(),
+                    MemberError::NotNoted(_) | MemberError::OtherEpoch => false,
+                    _ => true,
+                };
                 if is_known {
                     self.stay(before, claim).await?;
                 }
                 Err(error.into())
             }
-        }
-    }
-
-    /// A port is not handed over after all.
-    async fn stay(&self, port: Port, claim: ClaimGuard) -> Result<(), Error> {
-        let id = port.id;
-        self.put_durable(Port { standby: None, ..port }).await?;
-        drop(claim);
-        self.reconciler.evaluate(&mut self.reconciler.lock(), id, Reason::Drift);
-        Ok(())
-    }
-
-    async fn put_durable(&self, port: Port) -> Result<(), Error> {
-        self.reconciler.commit(vec![Change::PutPort(Box::new(port.clone()))], Purpose::Freeing).await?;
-        self.reconciler.lock().replace_port(port);
-        Ok(())
-    }
-
-    /// Notes that a port is another host's, with what that one holds of this host's claims from now on.
-    pub(super) async fn note_handed(&self, id: PortId, host: String, ones: Vec<Lent>) -> Result<(), Error> {
-        let (record, changes, lent) = {
-            let state = self.reconciler.lock();
-            let record = Port { standby: Some(Standby::ActiveOn(host.clone())), ..state.port(id)?.record.clone() };
-            // What came back from another host is claimed by itself, and of a block of this host's as well.
-            let of_block = |one: &&Lent| one.claim.block().is_some_and(|block| state.has_noted(&block));
-            let lent: Vec<Lent> = ones.iter().filter(of_block).cloned().collect();
-            let gone = ones.iter().map(|one| one.claim).filter(|one| state.has_noted(one)).map(Change::DeleteClaim);
-            let changes: Vec<Change> = gone.chain(lent.iter().cloned().map(Change::PutLent)).collect();
-            (record, changes, lent)
-        };
-        let put = Change::PutPort(Box::new(record.clone()));
-        self.reconciler.commit(changes.iter().cloned().chain([put]).collect(), Purpose::Freeing).await?;
-        let mut state = self.reconciler.lock();
-        state.replace_port(record);
-        state.lend(lent);
-        for change in changes {
-            if let Change::DeleteClaim(claim) = change {
-                state.lose(&claim);
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what follows from where a port is that had a silent device here.
-    pub(super) async fn settle_silent(self: &Arc<Self>, id: PortId, was: &Standby, at: Whereabouts) -> Result<(), Error> {
-        let claimed = self.reconciler.claim(|state| Ok((state.port(id)?.record.clone(), state.claim_port(id)?))).await;
-        let Ok((record, claim)) = claimed else { return Ok(()) };
-        if record.standby.as_ref() != Some(was) || record.leaving() {
-            return Ok(());
-        }
-        // Etcd may be older than what this host has noted: that another host has it.
-        if at == Whereabouts::Here && !self.reconciler.lock().holds_all_of(&record) {
-            return Ok(());
-        }
-        tracing::info!(port = %id, ?was, ?at, "where a port is that has a silent device here");
-        match at {
-            Whereabouts::Here => self.stay(record, claim).await,
-            Whereabouts::There(host) => {
-                let ones = self.reconciler.lock().needs_of(&record);
-                let ones = ones.into_iter().map(|claim| Lent { claim, host: host.clone(), made: 0 }).collect();
-                self.note_handed(id, host, ones).await
-            }
-            Whereabouts::Deleted => self.end_standby(record, &Context::default()).await,
         }
     }
 }
@@ -195,9 +101,13 @@ impl Service {
             let _ = Arc::clone(&self).delete_server(server, WithNics::Refuse, context).await;
         }
         prepared?;
+        {
+            let mut state = self.reconciler.lock();
+            let (readiness, why) = self.reconciler.readiness(&state, id);
+            self.reconciler.transition(&mut state, id, PhaseEvent::Built(readiness), why, context);
+        }
+        self.in_fleet()?.until_told(id, false).await;
         let mut state = self.reconciler.lock();
-        let (readiness, why) = self.reconciler.readiness(&state, id);
-        self.reconciler.transition(&mut state, id, PhaseEvent::Built(readiness), why, context);
         let view = view::port(&state, id, &self.reconciler.host)?;
         self.reconciler.evaluate(&mut state, id, Reason::Drift);
         Ok(Reply::Port(Box::new(view)))
@@ -249,6 +159,8 @@ impl Service {
             return Err(Error::NotMovable { port: port.id, why: "its network is another host's alone" });
         }
         state.check_room_for(port)?;
+        self.check_filter(state, port)?;
+        self.room_for(state, server)?;
         let entry = state.server(server)?;
         let binding = Binding {
             server_id: server,
@@ -295,7 +207,8 @@ impl Service {
             claims.iter().all(|one| state.has_noted(one))
         };
         if registration.epoch != epoch || !is_noted && made <= registration.seen {
-            return Err(inventory::Error::NoSuchPort(id).into());
+            tracing::warn!(port = %id, made, ?epoch, ?registration, "a port that was handed to this host is not its any more");
+            return Ok(Reply::Done);
         }
         let claims = if is_noted { Vec::new() } else { claims };
         let held: Vec<Held> = claims.into_iter().map(|claim| Held { claim, made, epoch }).collect();
@@ -319,7 +232,8 @@ impl Service {
             .await?;
         let remembered = self.cache().made(key, vec![Made::Port(id)]).map(|one| Change::Remember(Box::new(one)));
         let put = Change::PutPort(Box::new(record.clone()));
-        let changes = held.iter().copied().map(Change::PutClaim).chain([put]).chain(remembered);
+        let back = held.iter().map(|one| Change::DeleteLent(one.claim));
+        let changes = held.iter().copied().map(Change::PutClaim).chain(back).chain([put]).chain(remembered);
         self.reconciler.commit(changes.collect(), Purpose::Growing).await?;
         let (mac, is_attached) = (record.mac, record.attached_to().is_some());
         {
@@ -337,6 +251,7 @@ impl Service {
         if is_attached {
             self.reconciler.repair(id, Reason::Drift).await;
         }
+        self.in_fleet()?.until_told(id, true).await;
         let mut state = self.reconciler.lock();
         self.reconciler.evaluate(&mut state, id, Reason::Drift);
         tracing::info!(port = %id, request_id = context.request_id.as_deref(), "a port has moved to this host");
@@ -361,47 +276,6 @@ impl Service {
             self.end_standby(record, context).await?;
         }
         Ok(Reply::Done)
-    }
-
-    /// Has a silent device go, and its server with it that has no other NIC here: it is where its NICs are. The caller has the claim on the
-    /// port.
-    async fn end_standby(self: &Arc<Self>, record: Port, context: &Context) -> Result<(), Error> {
-        let (record, server) = {
-            let state = self.reconciler.lock();
-            let server = record.binding.as_ref().and_then(|binding| state.servers.get(&binding.server_id));
-            let last = server.filter(|entry| entry.ports.len() == 1 && !entry.record.leaving);
-            let leaving = last.map(|entry| Server { leaving: true, ..entry.record.clone() });
-            let record = departing(&record, AfterDetach::AsMade, context.force);
-            (record, leaving.zip(last.and_then(|entry| entry.claim.take().ok())))
-        };
-        let beside = server.iter().map(|(server, _)| Change::PutServer(server.clone())).collect();
-        self.begin_detach(vec![record], beside, context).await?;
-        if let Some((server, claim)) = server {
-            let mut state = self.reconciler.lock();
-            let id = server.id;
-            if let Some(entry) = state.servers.get_mut(&id) {
-                (entry.record, entry.leaving) = (server, Some(claim));
-            }
-            self.reconciler.end_server_if_empty(&state, id);
-        }
-        Ok(())
-    }
-}
-
-/// The server of a port that can move.
-fn movable(state: &Inventory, id: PortId) -> Result<ServerId, Error> {
-    let record = &state.port(id)?.record;
-    let refuse = |why| Err(Error::NotMovable { port: id, why });
-    if record.standby.is_some() {
-        return refuse("it is active on another host, or being moved there");
-    }
-    state.check_in_no_trunk(id)?;
-    if !state.network(record.network_id)?.record.is_shared() {
-        return refuse("its network is this host's alone (nicd:scope host)");
-    }
-    match record.attached_to() {
-        Some(server) => Ok(server),
-        None => refuse("it is attached to no server"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::calls::read;
+use super::view::read;
 use super::{Error, PortView, Service};
 use crate::clock;
 use crate::events::{Event, EventKind};

@@ -15,7 +15,7 @@ use crate::plan::Reason;
 use crate::store::{Change, Purpose};
 
 use super::apply::renewed;
-use super::detach::departing;
+use super::detach::{check_active, departing};
 use super::sub_ports::settled;
 use super::{Context, Error, Reply, Service, view};
 
@@ -164,7 +164,7 @@ impl Service {
         taken: &mut BTreeSet<PortId>,
     ) -> Result<Vec<PortId>, Unclaimed<Error>> {
         let parent = new.port_id;
-        state.port(parent)?;
+        check_active(state, parent)?;
         if new.id.is_some_and(|id| state.trunks.contains_key(&id)) {
             return Err(Error::IdTaken(new.id.unwrap_or(TrunkId(parent.0)).0).into());
         }

@@ -193,7 +193,7 @@ impl Service {
     /// There is none with that id.
     pub fn active_port(&self, id: PortId) -> Result<PortView, Error> {
         let found = self.port(id)?;
-        if found.port.standby.is_some() { Err(inventory::Error::NoSuchPort(id).into()) } else { Ok(found) }
+        if found.port.is_elsewhere() { Err(inventory::Error::NoSuchPort(id).into()) } else { Ok(found) }
     }
 
     /// One port of a server.
@@ -224,7 +224,7 @@ impl Service {
     pub fn ports(&self, filter: PortFilter) -> Vec<PortView> {
         let state = self.reconciler.lock();
         let fits = |entry: &&PortEntry| {
-            entry.record.standby.is_none()
+            !entry.record.is_elsewhere()
                 && filter.id.is_none_or(|id| entry.record.id == id)
                 && filter.group.is_none_or(|id| entry.record.groups.contains(&id))
                 && filter.network.is_none_or(|id| entry.record.network_id == id)
@@ -431,4 +431,11 @@ fn port_view(state: &Inventory, entry: &PortEntry, host: &str) -> PortView {
     });
     let (phase, reason) = (entry.phase, entry.reason.clone());
     PortView { port: record.clone(), phase, reason, binding, trunk: port_trunk(state, record.id), host: host.to_owned() }
+}
+
+/// What another host shows; none where this one does not know that form.
+pub(super) fn read<T: serde::de::DeserializeOwned>(view: serde_json::Value) -> Option<T> {
+    serde_json::from_value(view)
+        .inspect_err(|error| tracing::warn!(%error, "what another host shows cannot be read; upgrade this one"))
+        .ok()
 }

@@ -23,7 +23,7 @@ const BELOW: &[(&str, &[&str])] = &[
     ("systemd", &[]),
     ("tls", &["config"]),
     ("http", &["exit", "tls"]),
-    ("fleet", &["clock", "config", "exit", "http", "model", "telemetry", "tls"]),
+    ("fleet", &["clock", "config", "exit", "failpoints", "http", "model", "telemetry", "tls"]),
     ("sys", &[]),
     ("args", &["config", "exit", "telemetry"]),
     ("access", &["config", "sys"]),
