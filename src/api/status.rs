@@ -241,6 +241,8 @@ const IN_FLEET: &[RequestStep] = &[
     NewRule,
     DropRule,
 ];
+/// What is refused to a port that moves.
+const MOVED: &[RequestStep] = &[NewBinding, MovePort, PortOfServer, ChangePort, DropPort, DropServer, SubPorts];
 /// What another host may have to do.
 const PASSED_ON: &[RequestStep] = &[Server, Port, PortOfServer, Attach, ChangePort, DropPort, NewBinding, MovePort, DropBinding];
 /// What changes the kernel.
@@ -306,7 +308,7 @@ pub(super) static TABLE: &[Row] = &[
     row("no_such_binding", S::NOT_FOUND, "PortBindingNotFound", &[PortBinding, MovePort, DropBinding]),
     row("binding_exists", S::CONFLICT, "PortBindingAlreadyExists", &[NewBinding]),
     row("binding_active", S::CONFLICT, "PortBindingAlreadyActive", &[MovePort, DropBinding]),
-    row("port_not_movable", S::CONFLICT, "PortBindingError", &[NewBinding, MovePort]),
+    row("port_not_movable", S::CONFLICT, "PortBindingError", MOVED),
     row("too_many_at_once", S::BAD_REQUEST, "InvalidInput", &[NewNetwork, NewSubnet, NewGroup, DropGroup, NewRule]),
     row("reserved_elsewhere", S::CONFLICT, "IpAddressInUse", ASKED),
     row("port_not_on_server", S::NOT_FOUND, "PortNotFound", &[PortOfServer]),

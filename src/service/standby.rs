@@ -140,7 +140,9 @@ pub(super) fn movable(state: &Inventory, id: PortId) -> Result<ServerId, Error> 
     if record.standby.is_some() {
         return refuse("it is active on another host, or being moved there");
     }
-    state.check_in_no_trunk(id)?;
+    if state.check_in_no_trunk(id).is_err() {
+        return refuse("it is in a trunk");
+    }
     if !state.network(record.network_id)?.record.is_shared() {
         return refuse("its network is this host's alone (nicd:scope host)");
     }

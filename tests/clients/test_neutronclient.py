@@ -72,9 +72,9 @@ def test_nova_looks_a_port_up_that_is_asked_for(neutron, network):
 
 def test_nova_finds_no_extension_whose_calls_are_not_there(neutron):
     aliases = {one["alias"] for one in neutron.list_extensions()["extensions"]}
-    # With these Nova would ask for bindings, names, segments and resources that nicd does not have.
+    # With these Nova would ask for names, segments and resources that nicd does not have.
     assert not aliases & {
-        "binding-extended", "dns-integration", "multi-provider", "segment", "port-resource-request-groups", "vnic-index",
+        "dns-integration", "multi-provider", "segment", "port-resource-request-groups", "vnic-index",
         "fip-port-details", "security-groups-shared-filtering", "ip-substring-filtering",
     }  # fmt: skip
     assert {"binding", "port-security", "quotas", "provider"} <= aliases
